@@ -1,0 +1,562 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit tests for the out-fences of CRTCs and writeback connectors, which
+ * outlive the device that issued them.
+ *
+ * Most of what can go wrong is a use-after-free and needs KASAN to be seen. The
+ * races need two CPUs.
+ */
+
+#include <kunit/test.h>
+
+#include <linux/completion.h>
+#include <linux/delay.h>
+#include <linux/dma-fence.h>
+#include <linux/kthread.h>
+#include <linux/slab.h>
+
+#include <drm/drm_atomic_state_helper.h>
+#include <drm/drm_connector.h>
+#include <drm/drm_drv.h>
+#include <drm/drm_encoder.h>
+#include <drm/drm_fourcc.h>
+#include <drm/drm_kunit_helpers.h>
+#include <drm/drm_managed.h>
+#include <drm/drm_mode_config.h>
+#include <drm/drm_plane.h>
+#include <drm/drm_probe_helper.h>
+#include <drm/drm_syncobj.h>
+#include <drm/drm_writeback.h>
+
+#include "../drm_crtc_internal.h"
+
+static const struct drm_driver fence_kms_driver = {
+	.name = "fence-kms",
+	.driver_features = DRIVER_MODESET | DRIVER_ATOMIC,
+};
+
+static const struct drm_driver fence_render_driver = {
+	.name = "fence-render",
+	.driver_features = DRIVER_MODESET | DRIVER_ATOMIC | DRIVER_RENDER,
+};
+
+static const u32 fence_formats[] = { DRM_FORMAT_XRGB8888 };
+
+static struct drm_device *fence_device_create(struct kunit *test,
+					      const struct drm_driver *driver)
+{
+	struct drm_device *drm;
+	struct device *dev;
+
+	dev = drm_kunit_helper_alloc_device(test);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dev);
+
+	drm = __drm_kunit_helper_alloc_drm_device_with_driver(test, dev,
+							      sizeof(*drm), 0,
+							      driver);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, drm);
+
+	return drm;
+}
+
+/* Unbind. The last reference to the DRM device goes with it. */
+static void fence_device_destroy(struct kunit *test, struct drm_device *drm)
+{
+	drm_kunit_helper_free_device(test, drm->dev);
+}
+
+static struct drm_crtc *fence_crtc_create(struct kunit *test,
+					  struct drm_device *drm)
+{
+	struct drm_plane *plane;
+
+	plane = drm_kunit_helper_create_primary_plane(test, drm, NULL, NULL,
+						      NULL, 0, NULL);
+	return drm_kunit_helper_create_crtc(test, drm, plane, NULL, NULL, NULL);
+}
+
+static const struct drm_connector_funcs fence_connector_funcs = {
+	.fill_modes = drm_helper_probe_single_connector_modes,
+	.reset = drm_atomic_helper_connector_reset,
+	.atomic_duplicate_state = drm_atomic_helper_connector_duplicate_state,
+	.atomic_destroy_state = drm_atomic_helper_connector_destroy_state,
+};
+
+static struct drm_writeback_connector *
+fence_writeback_create(struct kunit *test, struct drm_device *drm)
+{
+	struct drm_writeback_connector *wb_connector;
+	struct drm_encoder *encoder;
+	int ret;
+
+	wb_connector = drmm_kzalloc(drm, sizeof(*wb_connector), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, wb_connector);
+	encoder = drmm_plain_encoder_alloc(drm, NULL, DRM_MODE_ENCODER_VIRTUAL,
+					   NULL);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, encoder);
+
+	ret = drmm_writeback_connector_init(drm, wb_connector,
+					    &fence_connector_funcs, encoder,
+					    fence_formats,
+					    ARRAY_SIZE(fence_formats));
+	KUNIT_ASSERT_EQ(test, ret, 0);
+
+	return wb_connector;
+}
+
+/* What issues the fence. */
+struct fence_source {
+	const char *name;
+	bool writeback;
+	const char *timeline;	/* how the name of the timeline begins */
+};
+
+static const struct fence_source fence_sources[] = {
+	{ .name = "crtc", .timeline = "CRTC:" },
+	{ .name = "writeback", .writeback = true, .timeline = "CONNECTOR:" },
+};
+
+KUNIT_ARRAY_PARAM_DESC(fence_source, fence_sources, name);
+
+static struct dma_fence *fence_create(struct kunit *test, struct drm_device *drm)
+{
+	const struct fence_source *source = test->param_value;
+	struct dma_fence *fence;
+
+	if (source->writeback)
+		fence = drm_writeback_get_out_fence(fence_writeback_create(test, drm));
+	else
+		fence = drm_crtc_create_fence(fence_crtc_create(test, drm));
+	KUNIT_ASSERT_NOT_NULL(test, fence);
+
+	return fence;
+}
+
+struct fence_names {
+	char driver[32];
+	char timeline[32];
+};
+
+static void fence_read_names(struct dma_fence *fence, struct fence_names *names)
+{
+	const char __rcu *timeline;
+	const char __rcu *driver;
+
+	rcu_read_lock();
+	driver = dma_fence_driver_name(fence);
+	timeline = dma_fence_timeline_name(fence);
+	strscpy(names->driver, rcu_dereference(driver));
+	strscpy(names->timeline, rcu_dereference(timeline));
+	rcu_read_unlock();
+}
+
+static void drm_test_fence_names(struct kunit *test)
+{
+	const struct fence_source *source = test->param_value;
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct dma_fence *fence = fence_create(test, drm);
+	struct fence_names names;
+
+	fence_read_names(fence, &names);
+	KUNIT_EXPECT_STREQ(test, names.driver, "fence-kms");
+	KUNIT_EXPECT_TRUE(test, strstarts(names.timeline, source->timeline));
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 0);
+
+	dma_fence_signal(fence);
+	fence_read_names(fence, &names);
+	KUNIT_EXPECT_STREQ(test, names.driver, "detached-driver");
+	KUNIT_EXPECT_STREQ(test, names.timeline, "signaled-timeline");
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 1);
+
+	dma_fence_put(fence);
+}
+
+/* The device is gone, and everything that can be done with the fence is done. */
+static void drm_test_fence_device_gone(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct dma_fence *fence = fence_create(test, drm);
+	struct dma_fence_cb cb = { .node = LIST_HEAD_INIT(cb.node) };
+	struct fence_names names;
+	ktime_t time;
+
+	dma_fence_signal(fence);
+	time = dma_fence_timestamp(fence);
+	fence_device_destroy(test, drm);
+
+	fence_read_names(fence, &names);
+	KUNIT_EXPECT_STREQ(test, names.driver, "detached-driver");
+	KUNIT_EXPECT_STREQ(test, names.timeline, "signaled-timeline");
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 1);
+	KUNIT_EXPECT_EQ(test, dma_fence_wait(fence, false), 0);
+	KUNIT_EXPECT_FALSE(test, dma_fence_remove_callback(fence, &cb));
+	dma_fence_signal(fence);
+	dma_fence_set_deadline(fence, ktime_get());
+	KUNIT_EXPECT_EQ(test, dma_fence_timestamp(fence), time);
+
+	dma_fence_put(fence);
+}
+
+/* The same fence in a syncobj, as a compositor passes it on. */
+static void drm_test_fence_device_gone_syncobj(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct dma_fence *fence = fence_create(test, drm);
+	struct drm_syncobj *syncobj;
+	struct dma_fence *found;
+
+	KUNIT_ASSERT_EQ(test, 0, drm_syncobj_create(&syncobj, 0, fence));
+	dma_fence_signal(fence);
+	dma_fence_put(fence);
+	fence_device_destroy(test, drm);
+
+	found = drm_syncobj_fence_get(syncobj);
+	KUNIT_EXPECT_PTR_EQ(test, found, fence);
+	KUNIT_EXPECT_EQ(test, dma_fence_wait(found, false), 0);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(found), 1);
+	dma_fence_put(found);
+	drm_syncobj_put(syncobj);
+}
+
+/*
+ * A reader that has found the fence unsignaled and got its names, and takes its
+ * time to read them. The device must not go away under it.
+ */
+struct slow_reader {
+	struct kunit *test;
+	struct dma_fence *fence;
+	struct completion reading;
+	struct fence_names names;
+	bool left;
+};
+
+static int slow_reader_thread(void *arg)
+{
+	struct slow_reader *reader = arg;
+	const char __rcu *timeline;
+	const char __rcu *driver;
+
+	current->kunit_test = reader->test;
+
+	rcu_read_lock();
+	driver = dma_fence_driver_name(reader->fence);
+	timeline = dma_fence_timeline_name(reader->fence);
+	complete(&reader->reading);
+	mdelay(50);
+	strscpy(reader->names.driver, rcu_dereference(driver));
+	strscpy(reader->names.timeline, rcu_dereference(timeline));
+	WRITE_ONCE(reader->left, true);
+	rcu_read_unlock();
+
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
+
+	return 0;
+}
+
+static struct task_struct *slow_reader_start(struct kunit *test,
+					     struct slow_reader *reader)
+{
+	struct task_struct *task;
+
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "requires at least 2 CPUs");
+
+	reader->test = test;
+	init_completion(&reader->reading);
+	task = kthread_run(slow_reader_thread, reader, "drm-fence-reader");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
+	wait_for_completion(&reader->reading);
+
+	return task;
+}
+
+static void slow_reader_finish(struct kunit *test, struct slow_reader *reader,
+			       struct task_struct *task,
+			       const struct drm_driver *driver,
+			       const char *timeline)
+{
+	KUNIT_EXPECT_TRUE(test, READ_ONCE(reader->left));
+	kthread_stop(task);
+	KUNIT_EXPECT_STREQ(test, reader->names.driver, driver->name);
+	KUNIT_EXPECT_TRUE(test, strstarts(reader->names.timeline, timeline));
+	dma_fence_put(reader->fence);
+}
+
+/* Managed CRTC and connector: all goes with the last reference. */
+static void drm_test_fence_release_waits_for_reader(struct kunit *test)
+{
+	const struct fence_source *source = test->param_value;
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct slow_reader reader = { .fence = fence_create(test, drm) };
+	struct task_struct *task;
+
+	task = slow_reader_start(test, &reader);
+	dma_fence_signal(reader.fence);
+	fence_device_destroy(test, drm);
+	slow_reader_finish(test, &reader, task, &fence_kms_driver,
+			   source->timeline);
+}
+
+/* A driver that frees its CRTC itself, in drm_mode_config_cleanup(). */
+static void fence_crtc_destroy(struct drm_crtc *crtc)
+{
+	drm_crtc_cleanup(crtc);
+	kfree(crtc);
+}
+
+static const struct drm_crtc_funcs fence_unmanaged_crtc_funcs = {
+	.destroy = fence_crtc_destroy,
+	.reset = drm_atomic_helper_crtc_reset,
+	.atomic_duplicate_state = drm_atomic_helper_crtc_duplicate_state,
+	.atomic_destroy_state = drm_atomic_helper_crtc_destroy_state,
+};
+
+static void fence_plane_destroy(struct drm_plane *plane)
+{
+	drm_plane_cleanup(plane);
+	kfree(plane);
+}
+
+static const struct drm_plane_funcs fence_unmanaged_plane_funcs = {
+	.destroy = fence_plane_destroy,
+	.reset = drm_atomic_helper_plane_reset,
+	.atomic_duplicate_state = drm_atomic_helper_plane_duplicate_state,
+	.atomic_destroy_state = drm_atomic_helper_plane_destroy_state,
+};
+
+static struct drm_crtc *fence_unmanaged_crtc_create(struct kunit *test,
+						    struct drm_device *drm)
+{
+	struct drm_plane *plane;
+	struct drm_crtc *crtc;
+
+	plane = kzalloc_obj(*plane);
+	KUNIT_ASSERT_NOT_NULL(test, plane);
+	KUNIT_ASSERT_EQ(test, 0,
+			drm_universal_plane_init(drm, plane, 0,
+						 &fence_unmanaged_plane_funcs,
+						 fence_formats,
+						 ARRAY_SIZE(fence_formats), NULL,
+						 DRM_PLANE_TYPE_PRIMARY, NULL));
+	crtc = kzalloc_obj(*crtc);
+	KUNIT_ASSERT_NOT_NULL(test, crtc);
+	KUNIT_ASSERT_EQ(test, 0,
+			drm_crtc_init_with_planes(drm, crtc, plane, NULL,
+						  &fence_unmanaged_crtc_funcs,
+						  NULL));
+
+	return crtc;
+}
+
+static void drm_test_fence_mode_config_waits_for_reader(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct slow_reader reader = {};
+	struct task_struct *task;
+	struct drm_crtc *crtc;
+
+	crtc = fence_unmanaged_crtc_create(test, drm);
+	reader.fence = drm_crtc_create_fence(crtc);
+	KUNIT_ASSERT_NOT_NULL(test, reader.fence);
+
+	task = slow_reader_start(test, &reader);
+	dma_fence_signal(reader.fence);
+	drm_mode_config_cleanup(drm);
+	slow_reader_finish(test, &reader, task, &fence_kms_driver, "CRTC:");
+
+	fence_device_destroy(test, drm);
+}
+
+/* The device rendered on after its mode config was gone. */
+struct render_fence {
+	struct dma_fence base;
+	struct drm_device *drm;
+};
+
+static const char *render_fence_name(struct dma_fence *fence)
+{
+	return container_of(fence, struct render_fence, base)->drm->driver->name;
+}
+
+static const char *render_fence_timeline(struct dma_fence *fence)
+{
+	return container_of(fence, struct render_fence, base)->drm->unique;
+}
+
+static const struct dma_fence_ops render_fence_ops = {
+	.get_driver_name = render_fence_name,
+	.get_timeline_name = render_fence_timeline,
+};
+
+static void drm_test_fence_release_waits_for_render(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_render_driver);
+	struct slow_reader reader = {};
+	struct render_fence *render;
+	struct task_struct *task;
+	char unique[32];
+
+	strscpy(unique, drm->unique);
+	fence_unmanaged_crtc_create(test, drm);
+	drm_mode_config_cleanup(drm);
+
+	render = kzalloc_obj(*render);
+	KUNIT_ASSERT_NOT_NULL(test, render);
+	render->drm = drm;
+	dma_fence_init(&render->base, &render_fence_ops, NULL,
+		       dma_fence_context_alloc(1), 1);
+	reader.fence = &render->base;
+
+	task = slow_reader_start(test, &reader);
+	dma_fence_signal(reader.fence);
+	fence_device_destroy(test, drm);
+	slow_reader_finish(test, &reader, task, &fence_render_driver, unique);
+}
+
+/*
+ * Race. Fences are signaled one after the other, as by a compositor that flips,
+ * while readers on all CPUs read names, status and timestamp of whatever fence
+ * there is. Every so often the device goes away and the next one comes.
+ */
+#define RACE_DEVICES	8
+#define RACE_FENCES	1500
+
+struct fence_race {
+	struct kunit *test;
+	struct dma_fence __rcu *fence;
+	ktime_t start;
+	atomic_t signals;
+	atomic_t reads;
+	atomic_t callbacks;	/* reads that got a name from the CRTC */
+	atomic_t crossed;	/* and the fence was signaled right after */
+	atomic_t bad;		/* answers that no fence may give */
+};
+
+static void fence_race_read(struct fence_race *race, struct dma_fence *fence)
+{
+	bool before = dma_fence_test_signaled_flag(fence);
+	struct fence_names names;
+	ktime_t time;
+
+	fence_read_names(fence, &names);
+	if (!strcmp(names.driver, "fence-kms")) {
+		atomic_inc(&race->callbacks);
+		if (!before && dma_fence_test_signaled_flag(fence))
+			atomic_inc(&race->crossed);
+	} else if (strcmp(names.driver, "detached-driver")) {
+		atomic_inc(&race->bad);
+	}
+	if (!strstarts(names.timeline, "CRTC:") &&
+	    strcmp(names.timeline, "signaled-timeline"))
+		atomic_inc(&race->bad);
+
+	if (dma_fence_get_status(fence)) {
+		time = dma_fence_timestamp(fence);
+		if (ktime_before(time, race->start) ||
+		    ktime_after(time, ktime_get()))
+			atomic_inc(&race->bad);
+	}
+
+	atomic_inc(&race->reads);
+}
+
+static int fence_race_reader(void *arg)
+{
+	struct fence_race *race = arg;
+	struct dma_fence *fence;
+
+	current->kunit_test = race->test;
+	while (!kthread_should_stop()) {
+		rcu_read_lock();
+		fence = dma_fence_get_rcu_safe(&race->fence);
+		rcu_read_unlock();
+		if (fence) {
+			fence_race_read(race, fence);
+			dma_fence_put(fence);
+		}
+		cond_resched();
+	}
+
+	return 0;
+}
+
+static void drm_test_fence_race_signal_names(struct kunit *test)
+{
+	struct fence_race race = { .test = test, .start = ktime_get() };
+	struct task_struct *readers[2];
+	struct dma_fence *fence = NULL, *old;
+	unsigned int i, j, threads;
+	struct drm_device *drm;
+	struct drm_crtc *crtc;
+
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "requires at least 2 CPUs");
+
+	for (threads = 0; threads < ARRAY_SIZE(readers); threads++) {
+		readers[threads] = kthread_run(fence_race_reader, &race,
+					       "drm-fence-reader:%u", threads);
+		if (IS_ERR(readers[threads]))
+			break;
+	}
+
+	for (i = 0; i < RACE_DEVICES && threads == ARRAY_SIZE(readers); i++) {
+		drm = fence_device_create(test, &fence_kms_driver);
+		crtc = fence_crtc_create(test, drm);
+
+		for (j = 0; j < RACE_FENCES; j++) {
+			old = fence;
+			fence = drm_crtc_create_fence(crtc);
+			if (!fence)
+				break;
+			rcu_assign_pointer(race.fence, fence);
+			dma_fence_put(old);
+			udelay(j % 8);
+			dma_fence_signal(fence);
+			atomic_inc(&race.signals);
+			cond_resched();
+		}
+
+		/* The readers keep on reading the last fence. */
+		fence_device_destroy(test, drm);
+	}
+
+	while (threads--)
+		kthread_stop(readers[threads]);
+	RCU_INIT_POINTER(race.fence, NULL);
+	dma_fence_put(fence);
+
+	kunit_info(test, "%d signals, %d reads, %d name callbacks, %d of them across a signal\n",
+		   atomic_read(&race.signals), atomic_read(&race.reads),
+		   atomic_read(&race.callbacks), atomic_read(&race.crossed));
+	KUNIT_EXPECT_EQ(test, atomic_read(&race.bad), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&race.signals),
+			RACE_DEVICES * RACE_FENCES);
+
+	/* A run in which the window never opened proves nothing. */
+	KUNIT_EXPECT_GT(test, atomic_read(&race.callbacks), 0);
+	KUNIT_EXPECT_GT(test, atomic_read(&race.crossed), 0);
+}
+
+static struct kunit_case drm_fence_tests[] = {
+	KUNIT_CASE_PARAM(drm_test_fence_names, fence_source_gen_params),
+	KUNIT_CASE_PARAM(drm_test_fence_device_gone, fence_source_gen_params),
+	KUNIT_CASE_PARAM(drm_test_fence_device_gone_syncobj,
+			 fence_source_gen_params),
+	KUNIT_CASE_PARAM(drm_test_fence_release_waits_for_reader,
+			 fence_source_gen_params),
+	KUNIT_CASE(drm_test_fence_mode_config_waits_for_reader),
+	KUNIT_CASE(drm_test_fence_release_waits_for_render),
+	KUNIT_CASE_SLOW(drm_test_fence_race_signal_names),
+	{}
+};
+
+static struct kunit_suite drm_fence_test_suite = {
+	.name = "drm_fence",
+	.test_cases = drm_fence_tests,
+};
+
+kunit_test_suite(drm_fence_test_suite);
+
+MODULE_DESCRIPTION("KUnit tests for DRM out-fences");
+MODULE_LICENSE("GPL");

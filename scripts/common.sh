@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0
+# Sourced by every script here: names of places, messages, and the few helpers
+# that more than one script needs.
+
+set -euo pipefail
+shopt -s inherit_errexit
+export LC_ALL=C
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=$top/build
+logs=$build/logs
+jobs=${JOBS:-$(nproc)}
+
+# What the user may set on make's command line.
+base=${BASE:-7.3}
+series=${SERIES:-all}
+ksrc=${KSRC:-}
+
+say() { printf '== %s\n' "$*"; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+case $series in all|none) ;; *) die "SERIES=$series: use 'all' (default) or 'none' (base plus tests only)" ;; esac
+case $base in *[!0-9.]*|'') die "BASE=$base: give a kernel version such as 7.3" ;; esac
+
+mkdir -p "$logs" 2>/dev/null || die "cannot create $logs: no permission or no space"
+
+# One id per source of the kernel, so that KSRC= and BASE= never share objects.
+if [ -n "$ksrc" ]; then
+	ksrc=$(realpath -m -- "$ksrc")
+	src_id=ksrc-$(basename "$ksrc")-$(printf %s "$ksrc" | cksum | cut -d' ' -f1)
+else
+	src_id=linux-$base
+fi
+base_tree=$build/$src_id.base		# the untouched base, branch "base"
+if [ "$series" = none ]; then
+	tree=$build/$src_id-unpatched
+else
+	tree=$build/$src_id
+fi
+
+# need_space MEGABYTES WHAT
+need_space() {
+	local have
+	have=$(df -Pm "$build" | awk 'NR == 2 { print $4 }')
+	[ "$have" -ge "$1" ] || die "$2 needs $1 MiB under build/, only ${have} MiB are free"
+}
+
+# quietly LOG WHAT COMMAND...: run a long step with its output in LOG and a
+# dot every ten seconds; on failure say where the log is and show its end.
+quietly() {
+	local log=$1 what=$2 pid rc=0 start=$SECONDS
+	shift 2
+	printf '== %s ' "$what"
+	"$@" >"$log" 2>&1 </dev/null &
+	pid=$!
+	trap 'kill $pid 2>/dev/null; wait $pid 2>/dev/null; echo " interrupted" >&2; exit 130' INT TERM
+	while kill -0 $pid 2>/dev/null; do
+		sleep 1
+		if (( (SECONDS - start) % 10 == 9 )); then printf '.'; fi
+	done
+	wait $pid || rc=$?
+	trap - INT TERM
+	if [ $rc -ne 0 ]; then
+		echo ' FAILED'
+		tail -n 15 "$log" | sed 's/^/    /'
+		echo "error: $what failed (exit $rc); the whole log is ${log#"$top"/}" >&2
+		return 1
+	fi
+	echo " done ($((SECONDS - start)) s)"
+}
+
+# The patches of the series, in order; with "tests" only those that carry no fix.
+list_patches() {
+	local p subject
+	for p in "$top"/patches/[0-9][0-9][0-9][0-9]-*.patch; do
+		case $p in */0000-*) continue ;; esac
+		if [ "${1:-all}" = tests ]; then
+			subject=$(patch_subject "$p")
+			[ "$(patch_subset "$subject")" = tests ] || continue
+		fi
+		echo "$p"
+	done
+}
+
+patch_subject() { git mailinfo /dev/null /dev/null <"$1" | sed -n 's/^Subject: //p'; }
+
+# patches/subsets says for each subject which tree the patch is meant for.
+patch_subset() {
+	awk -F '\t' -v s="$1" '$2 == s { print $1; exit }' "$top/patches/subsets"
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# deps.sh GROUP...: install the Debian packages that a target needs and the
+# machine lacks: as root, through sudo, or else print the command.
+. "$(dirname "$0")/common.sh"
+
+declare -A group=(
+	[source]="git xz-utils"
+	[build]="gcc make flex bison bc libelf-dev libssl-dev python3 perl cpio rsync"
+	[arm64]="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-system-arm"
+	[x86_64]="qemu-system-x86"
+	[coccinelle]="coccinelle"
+	[mail]="git-email"
+)
+
+missing=()
+for g; do
+	[ -n "${group[$g]:-}" ] || die "deps.sh: no group '$g'"
+	for p in ${group[$g]}; do
+		dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed ||
+			missing+=("$p")
+	done
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+command -v apt-get >/dev/null ||
+	die "this machine has no apt; install what corresponds to: ${missing[*]}"
+
+run=()
+if [ "$(id -u)" -ne 0 ]; then
+	sudo -n true 2>/dev/null || die "missing packages; run: sudo apt-get install --no-install-recommends ${missing[*]}"
+	run=(sudo)
+fi
+install_missing() {
+	"${run[@]}" env DEBIAN_FRONTEND=noninteractive \
+		apt-get -qy -o DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}"
+}
+# A fresh machine has no package lists, an old one has stale ones: retry once.
+install_or_update() {
+	install_missing || { "${run[@]}" apt-get -qy update && install_missing; }
+}
+quietly "$logs/deps.log" "installing ${missing[*]}" install_or_update ||
+	die "try by hand: apt-get install --no-install-recommends ${missing[*]}"

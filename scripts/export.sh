@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# export.sh [--check]: write the commits of the work tree to patches/ and the files
+# they add to their in-tree places here. With --check only say what would change.
+. "$(dirname "$0")/common.sh"
+
+[ "$series" = all ] || die "export works on the full series, not with SERIES=$series"
+[ -z "$ksrc" ] || die "export works on the default base, not with KSRC="
+[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
+[ -z "$(git -C "$tree" status --porcelain | head -n 1)" ] ||
+	die "${tree#"$top"/} has uncommitted changes: commit them first"
+
+new=$(mktemp -d "$build/export.XXXXXX")
+trap 'rm -rf "$new"' EXIT
+mkdir "$new/patches"
+
+# The identity in the mails is the sender's, put in by the one who sends. What
+# is kept here names nobody, and does not change with time or git version.
+git -C "$tree" format-patch -q --no-signature --zero-commit --no-numbered \
+	--full-index --abbrev=12 -o "$new/patches" base..HEAD
+for p in "$new"/patches/*.patch; do
+	sed -i -e '1,/^---$/{/^From: /s/.*/From: series <series@localhost>/
+/^Date: /s/.*/Date: Thu, 1 Jan 2026 00:00:00 +0000/
+s/^Subject: \[PATCH\]/Subject: [PATCH]/}' "$p"
+	! grep -q '^Signed-off-by:' "$p" || die "$(basename "$p") has a Signed-off-by: the sender adds it"
+	subject=$(patch_subject "$p")
+	[ -n "$(patch_subset "$subject")" ] ||
+		die "patches/subsets says nothing about '$subject': add a line 'fixes|core|i915|xe|drivers|tests<TAB>subject'"
+done
+cp "$top/patches/subsets" "$new/patches/"
+[ ! -f "$top/patches/0000-cover-letter.patch" ] || cp "$top/patches/0000-cover-letter.patch" "$new/patches/"
+
+# Files that the series adds, whole.
+git -C "$tree" diff --diff-filter=A --name-only base HEAD | while read -r file; do
+	mkdir -p "$new/$(dirname "$file")"
+	cp "$tree/$file" "$new/$file"
+done
+
+# Entries of MAINTAINERS that the series adds or changes, in the kernel's format.
+git -C "$tree" show base:MAINTAINERS >"$new/MAINTAINERS.base"
+awk -v RS= -v ORS='\n\n' 'NR == FNR { old[$0]; next } !($0 in old)' \
+	"$new/MAINTAINERS.base" "$tree/MAINTAINERS" | sed '$d' >"$new/MAINTAINERS"
+rm "$new/MAINTAINERS.base"
+[ -s "$new/MAINTAINERS" ] || rm "$new/MAINTAINERS"
+
+# In-tree places in this repository; its own scripts and configs are not there.
+places="patches drivers include Documentation tools scripts/coccinelle MAINTAINERS"
+
+if [ "${1:-}" = --check ]; then
+	rc=0
+	for place in $places; do
+		[ -e "$top/$place" ] || [ -e "$new/$place" ] || continue
+		diff -rqN "$top/$place" "$new/$place" | sed "s|$new/|(work tree) |; s|$top/||" || rc=1
+	done
+	[ $rc -eq 0 ] || die "patches/ and the in-tree files differ from the work tree: 'make export' writes them"
+	exit 0
+fi
+
+for place in $places; do
+	rm -rf "${top:?}/$place"
+	[ ! -e "$new/$place" ] || cp -a "$new/$place" "$top/$place"
+done
+echo "$(git -C "$tree" rev-parse HEAD) $( { cat $(list_patches) "$top/patches/subsets"; cat "$base_tree/.git/imported"; } | cksum | tr ' ' -)" >"$tree.applied"
+say "$(list_patches | wc -l) patches written to patches/"

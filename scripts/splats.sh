@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# splats.sh LOG...: print every kernel splat in the logs, one line each, and fail
+# if there is any. KUnit and kselftest do not see what other threads splat.
+. "$(dirname "$0")/common.sh"
+
+pattern='BUG:|kernel BUG at|WARNING:|KASAN:|KCSAN:|UBSAN:|ODEBUG:|Oops|Kernel panic|Unable to handle|'
+pattern+='possible (circular|recursive) locking|possible irq lock inversion|inconsistent lock state|'
+pattern+='bad unlock balance|Invalid wait context|suspicious RCU usage|DEBUG_LOCKS_WARN_ON|'
+pattern+='list_(add|del) corruption|refcount_t:|blocked for more than|detected stall|'
+pattern+='self-detected stall|soft lockup|hard LOCKUP|scheduling while atomic|kmemleak: [0-9]'
+
+# Every UML kernel with the emulated PCI bus prints this one at boot.
+known='WARNING: arch/um/drivers/virtio_pcidev\.c:[0-9]+ at '
+
+found=0
+for log; do
+	[ -f "$log" ] || die "splats.sh: no log $log"
+	while IFS= read -r line; do
+		printf '%s: %s\n' "$(basename "$log")" "$line"
+		found=$((found + 1))
+	done < <(tr -d '\r' <"$log" | grep -aE "$pattern" | grep -avE "$known" | grep -avE '^ *(ok|not ok|#) ' || true)
+done
+[ $found -eq 0 ]
