@@ -82,6 +82,7 @@ tool)
 	need_space 300 "$tool"
 	root=$tools/$tool
 	rm -rf "$root"
+	mkdir -p "$root"
 	for p in $packages; do
 		deb=$(fetch "$p/sid")
 		dpkg-deb -x "$deb" "$root"

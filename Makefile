@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0
+# The front door. Everything is generated under build/; `make help` lists it all.
+
+MAKEFLAGS += --no-print-directory
+export BASE SERIES KSRC ARCH JOBS
+
+.DEFAULT_GOAL := help
+.PHONY: help boot test kunit tree export clean
+
+help: ## this list
+	@echo 'make TARGET [BASE=7.3] [KSRC=/path/to/kernel/git] [SERIES=none] [JOBS=n]'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo '  BASE=    version of the base kernel, from Debian (default 7.3, the newest 7.3.x)'
+	@echo '  KSRC=    your own kernel git instead; its HEAD is cloned, it is never written to'
+	@echo '  SERIES=none   apply the tests without the fixes, to see the bugs'
+
+boot: ## boot the fixed kernel on arm64 in QEMU and run every check inside
+	@scripts/deps.sh source build arm64
+	@scripts/tree.sh --keep
+	@scripts/boot.sh
+
+test: ## KUnit on UML (SMP, KASAN, lockdep) and the checks on the series
+	@scripts/deps.sh source build
+	@scripts/tree.sh --keep
+	@scripts/test.sh
+
+kunit: ## only the KUnit suites; ARCH=arm64 or x86_64 runs them under QEMU
+	@scripts/deps.sh source build $(filter arm64 x86_64,$(ARCH))
+	@scripts/tree.sh --keep
+	@scripts/kunit.sh
+
+tree: ## a git work tree in build/: the base, then one commit per patch
+	@scripts/deps.sh source
+	@scripts/tree.sh
+
+export: ## write the commits of the work tree back to patches/ and the in-tree files
+	@scripts/export.sh
+
+clean: ## remove everything generated, but refuse while the work tree has unexported changes
+	@scripts/clean.sh

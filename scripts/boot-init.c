@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * /init of a guest that runs one test: mounts what it needs, runs
+ * /out_fence_lifetime if the kernel command line has "selftest=1", prints
+ *
+ *	boot-init: selftest exit=N
+ *
+ * and powers off. N is the exit code, 128 + signal if one ended the test, and
+ * 124 if it took longer than "selftest_timeout=SECONDS" (120 by default).
+ * With "selftest_only=NAME" it runs nothing but the test case of that name.
+ * Without selftest=1 it prints "boot-init: idle" and powers off.
+ *
+ * The console is shared with the kernel, which prints into the middle of other
+ * people's lines. So what the test says goes into the kernel log line by line,
+ * where it stands in order with what the kernel says, and survives a panic;
+ * and once more, plain and in one piece, to the console after the test.
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TEST		"/out_fence_lifetime"
+#define TIMEOUT		120
+#define TIMED_OUT	124
+#define CONSOLE_TIMEOUT	60
+
+static const char * const mounts[][2] = {
+	{ "proc", "/proc" },
+	{ "sysfs", "/sys" },
+	{ "devtmpfs", "/dev" },
+	{ "configfs", "/sys/kernel/config" },
+	{ "debugfs", "/sys/kernel/debug" },
+};
+
+#define N_MOUNTS	(sizeof(mounts) / sizeof(*mounts))
+
+static void power_off(void)
+{
+	fflush(stdout);
+	tcdrain(1);
+	sync();
+	reboot(RB_POWER_OFF);
+	/* not reached unless the machine cannot; a dead init is a panic */
+	_exit(0);
+}
+
+static void mount_all(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < N_MOUNTS; i++) {
+		const char *type = mounts[i][0], *where = mounts[i][1];
+
+		mkdir(where, 0755);
+		/* EBUSY: the kernel mounted it already (devtmpfs) */
+		if (mount(type, where, type, 0, NULL) && errno != EBUSY)
+			printf("boot-init: mount %s: %s\n", where,
+			       strerror(errno));
+	}
+}
+
+/* Without /dev in the initramfs, init starts with nothing open. */
+static void open_console(void)
+{
+	int fd = open("/dev/console", O_RDWR);
+
+	if (fd < 0)
+		return;
+	dup2(fd, 0);
+	dup2(fd, 1);
+	dup2(fd, 2);
+	if (fd > 2)
+		close(fd);
+}
+
+/* What is after "name=" on the kernel command line, the last one counts. */
+static const char *cmdline_value(const char *name)
+{
+	static char line[4096];
+	const char *value = NULL;
+	size_t len = strlen(name);
+	char *word, *state;
+	FILE *file;
+
+	file = fopen("/proc/cmdline", "r");
+	if (!file)
+		return NULL;
+	if (!fgets(line, sizeof(line), file))
+		line[0] = '\0';
+	fclose(file);
+	for (word = strtok_r(line, "\n ", &state); word;
+	     word = strtok_r(NULL, "\n ", &state)) {
+		if (!strncmp(word, name, len) && word[len] == '=')
+			value = word + len + 1;
+	}
+	return value ? strdup(value) : NULL;
+}
+
+static long cmdline_number(const char *name, long otherwise)
+{
+	const char *value = cmdline_value(name);
+
+	return value ? strtol(value, NULL, 0) : otherwise;
+}
+
+static time_t now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec;
+}
+
+/* Is a thread that prints the kernel log to a console at work? */
+static bool console_busy(void)
+{
+	struct dirent *entry;
+	bool busy = false;
+	char path[64], state;
+	FILE *file;
+	DIR *proc;
+
+	proc = opendir("/proc");
+	if (!proc)
+		return false;
+	while ((entry = readdir(proc))) {
+		if (!isdigit((unsigned char)entry->d_name[0]))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%.16s/stat", entry->d_name);
+		file = fopen(path, "r");
+		if (!file)
+			continue;
+		if (fscanf(file, "%*d (pr/%*[^)]) %c", &state) == 1 &&
+		    state != 'S')
+			busy = true;
+		fclose(file);
+	}
+	closedir(proc);
+	return busy;
+}
+
+/* Waits until the kernel has nothing to say any more, for a time. */
+static void console_wait(void)
+{
+	time_t end = now() + CONSOLE_TIMEOUT;
+	int quiet = 0;
+
+	while (quiet < 5 && now() < end) {
+		usleep(50000);
+		quiet = console_busy() ? 0 : quiet + 1;
+	}
+}
+
+static char output[1 << 20];
+static size_t output_len, logged_len;
+
+/* Copies every complete line of the output that is not there yet to the log. */
+static void log_lines(int kmsg)
+{
+	char *newline;
+
+	while ((newline = memchr(output + logged_len, '\n',
+				 output_len - logged_len))) {
+		char *line = output + logged_len;
+
+		if (kmsg >= 0)
+			dprintf(kmsg, "test: %.*s", (int)(newline - line), line);
+		logged_len = newline + 1 - output;
+	}
+}
+
+/* Takes what the test has written; waits for some at most @timeout ms. */
+static void collect(int from, int kmsg, int timeout)
+{
+	struct pollfd p = { .fd = from, .events = POLLIN };
+	static char surplus[4096];
+	ssize_t len;
+
+	while (poll(&p, 1, timeout) == 1) {
+		if (output_len < sizeof(output))
+			len = read(from, output + output_len,
+				   sizeof(output) - output_len);
+		else
+			len = read(from, surplus, sizeof(surplus));
+		if (len <= 0) {
+			usleep(1000 * timeout);
+			return;
+		}
+		if (output_len < sizeof(output))
+			output_len += len;
+		log_lines(kmsg);
+		timeout = 0;
+	}
+}
+
+static int run_test(long timeout, const char *only)
+{
+	int status, kmsg, fds[2], code = TIMED_OUT;
+	time_t end = now() + timeout;
+	pid_t pid, ended;
+
+	fflush(stdout);
+	if (pipe(fds))
+		return errno;
+	pid = fork();
+	if (pid < 0)
+		return errno;
+	if (!pid) {
+		setsid();
+		dup2(fds[1], 1);
+		dup2(fds[1], 2);
+		close(fds[0]);
+		close(fds[1]);
+		if (only)
+			execl(TEST, TEST, "-t", only, (char *)NULL);
+		else
+			execl(TEST, TEST, (char *)NULL);
+		dprintf(2, "boot-init: %s: %s\n", TEST, strerror(errno));
+		_exit(127);
+	}
+	close(fds[1]);
+	kmsg = open("/dev/kmsg", O_WRONLY);
+
+	while (code == TIMED_OUT && now() < end) {
+		collect(fds[0], kmsg, 20);
+		/* orphans of the test come here, too */
+		while ((ended = waitpid(-1, &status, WNOHANG)) > 0) {
+			if (ended != pid)
+				continue;
+			code = WIFEXITED(status) ? WEXITSTATUS(status) :
+						   128 + WTERMSIG(status);
+		}
+	}
+	if (code == TIMED_OUT) {
+		/* not waited for: no signal may reach where it is stuck */
+		kill(-1, SIGKILL);
+	}
+	collect(fds[0], kmsg, 200);
+
+	console_wait();
+	fwrite(output, 1, output_len, stdout);
+	if (output_len && output[output_len - 1] != '\n')
+		putchar('\n');
+	if (code == TIMED_OUT)
+		printf("boot-init: %s took more than %ld s\n", TEST, timeout);
+	return code;
+}
+
+/* Keeps the kernel from dropping lines of the test in its log. */
+static void unlimit_kmsg(void)
+{
+	int fd = open("/proc/sys/kernel/printk_devkmsg", O_WRONLY);
+
+	if (fd < 0)
+		return;
+	if (write(fd, "on\n", 3) < 0)
+		perror("boot-init: printk_devkmsg");
+	close(fd);
+}
+
+int main(void)
+{
+	mount_all();
+	open_console();
+	unlimit_kmsg();
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	setenv("PATH", "/sbin:/bin:/usr/sbin:/usr/bin", 1);
+
+	if (cmdline_number("selftest", 0) == 1) {
+		int code = run_test(cmdline_number("selftest_timeout", TIMEOUT),
+				    cmdline_value("selftest_only"));
+
+		printf("boot-init: selftest exit=%d\n", code);
+	} else {
+		printf("boot-init: idle\n");
+	}
+	power_off();
+}

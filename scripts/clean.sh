@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# clean.sh: remove build/, unless a work tree has changes that are nowhere else.
+. "$(dirname "$0")/common.sh"
+
+for state in "$build"/*.applied; do
+	[ -f "$state" ] || continue
+	dir=${state%.applied}
+	[ -d "$dir" ] || continue
+	read -r commit _ <"$state"
+	[ "$(git -C "$dir" rev-parse HEAD)" = "$commit" ] && [ -z "$(git -C "$dir" status --porcelain | head -n 1)" ] ||
+		die "${dir#"$top"/} has changes of its own: 'make export' keeps them, or remove build/ by hand"
+done
+rm -rf "$build"

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# test.sh: the KUnit suites on UML and the checks on the series. Last line:
+# 'N passed, N failed'.
+. "$(dirname "$0")/common.sh"
+
+rm -f "$logs/kunit-um.result" "$logs/check-series.result"
+ARCH=um "$top/scripts/kunit.sh" || true
+[ "$series" = none ] || "$top/scripts/check-series.sh" || true
+
+passed=0
+failed=0
+for part in kunit-um check-series; do
+	[ "$series$part" != nonecheck-series ] || continue
+	if [ -f "$logs/$part.result" ]; then
+		read -r p f <"$logs/$part.result"
+	else
+		# It ended before it could count, and has said why.
+		p=0 f=1
+	fi
+	passed=$((passed + p))
+	failed=$((failed + f))
+done
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
