@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 export BASE SERIES KSRC ARCH JOBS
 
 .DEFAULT_GOAL := help
-.PHONY: help boot test kunit tree export clean
+.PHONY: help boot test kunit litmus tree export clean
 
 help: ## this list
 	@echo 'make TARGET [BASE=7.3] [KSRC=/path/to/kernel/git] [SERIES=none] [JOBS=n]'
@@ -30,6 +30,11 @@ kunit: ## only the KUnit suites; ARCH=arm64 or x86_64 runs them under QEMU
 	@scripts/deps.sh source build $(filter arm64 x86_64,$(ARCH))
 	@scripts/tree.sh --keep
 	@scripts/kunit.sh
+
+litmus: ## the memory-ordering litmus tests, with herd7
+	@scripts/deps.sh source
+	@scripts/tree.sh --keep
+	@scripts/litmus.sh
 
 tree: ## a git work tree in build/: the base, then one commit per patch
 	@scripts/deps.sh source

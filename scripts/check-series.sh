@@ -111,6 +111,7 @@ if [ -z "$ksrc" ]; then
 	check "in-tree files match the patches" "$top/scripts/export.sh" --check
 fi
 check "checkpatch --strict" checkpatch
+check "litmus tests with herd7" "$top/scripts/litmus.sh"
 "$top/scripts/debian.sh" tool sparse
 check "sparse and W=1, dma-buf and DRM core" sparse_uml
 if [ "$(uname -m)" = x86_64 ]; then

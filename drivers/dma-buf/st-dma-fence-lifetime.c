@@ -69,6 +69,9 @@ static const struct issuer_kind issuer_kinds[] = {
 
 KUNIT_ARRAY_PARAM_DESC(issuer_kind, issuer_kinds, name);
 
+#define RACE_ROUNDS	400
+#define RACE_SPINS	2000
+
 /* How often things happened. Outlives the issuers that count here. */
 struct power {
 	atomic_t signals;
@@ -88,7 +91,7 @@ struct mock_issuer {
 	spinlock_t lock;	/* external lock of the fences */
 	struct dma_fence_ops ops;
 	bool done;		/* what ->signaled() says */
-	unsigned int name_delay;
+	atomic_t inside;	/* calls of slow name callbacks */
 	ktime_t deadline;
 	struct power *power;
 	bool enabled;
@@ -109,11 +112,13 @@ static const char *mock_name(struct dma_fence *fence, const char *name)
 	struct mock_issuer *issuer = fence_issuer(fence);
 	unsigned int i;
 
-	if (issuer->power)
-		atomic_inc(&issuer->power->callbacks);
+	if (!issuer->power)
+		return name;
 
 	/* A slow callback, so that the fence signals under it. */
-	for (i = 0; i < issuer->name_delay; i++) {
+	atomic_inc(&issuer->power->callbacks);
+	atomic_inc(&issuer->inside);
+	for (i = 0; i < RACE_SPINS; i++) {
 		if (test_bit(DMA_FENCE_FLAG_SIGNALED_BIT, &fence->flags)) {
 			atomic_inc(&issuer->power->crossed);
 			break;
@@ -838,8 +843,6 @@ static void owned_fence_freed_after_wait(struct kunit *test)
  * Races. The issuer signals, dies and is replaced, round after round. Readers
  * on all CPUs use whatever fence there is, before, while and after.
  */
-#define RACE_ROUNDS	400
-
 struct race {
 	struct kunit *test;
 	struct dma_fence __rcu *fence;
@@ -968,6 +971,19 @@ static void race_let_read(struct race *race)
 		cond_resched();
 }
 
+/* Signal while a reader is in a name callback, if there is one in time. */
+static void race_let_enter(struct mock_issuer *issuer)
+{
+	int inside = atomic_read(&issuer->inside);
+	unsigned int i;
+
+	for (i = 0; i < RACE_SPINS; i++) {
+		if (atomic_read(&issuer->inside) != inside)
+			return;
+		cpu_relax();
+	}
+}
+
 static void race_run(struct kunit *test,
 		     void (*use)(struct race *, struct dma_fence *, unsigned int))
 {
@@ -996,13 +1012,14 @@ static void race_run(struct kunit *test,
 
 		issuer = issuer_create(test);
 		issuer->power = &race.power;
-		issuer->name_delay = 200;
 		old = fence;
 		fence = fence_create(test, issuer, test->param_value);
 		atomic_set(&race.issuer_dead, 0);
 		rcu_assign_pointer(race.fence, fence);
 		dma_fence_put(old);
 		race_let_read(&race);
+		if (i % 4)
+			race_let_enter(issuer);
 
 		/* In every other round a reader may notice first. */
 		dma_fence_set_error(fence, -EIO);
