@@ -8,7 +8,8 @@ passed=0
 failed=0
 check() {	# NAME COMMAND...
 	local name=$1 log rc=0 start=$SECONDS
-	log=$logs/check-$(tr -c 'a-z0-9\n' - <<<"$1").log
+	log=$logs/check-$(tr -cs 'a-z0-9\n' - <<<"${1,,}").log
+	check_log=$log
 	shift
 	"$@" >"$log" 2>&1 </dev/null || rc=$?
 	if [ $rc -eq 0 ]; then
@@ -58,51 +59,56 @@ checkpatch() {
 		--ignore FILE_PATH_CHANGES,GIT_COMMIT_ID,UNKNOWN_COMMIT_ID $(list_patches)
 }
 
-# sparse, on every C file that the series touches and that $1's configuration
-# builds; anything it says about fences or about a file of ours is an error.
-sparse_run() {	# ARCH OUT OBJECTS...
-	local arch=$1 out=$2 rc=0
-	shift 2
-	rm -f "${@/#/$out/}"
-	make -C "$tree" ARCH="$arch" O="$out" -k -j"$jobs" C=1 W=1 CHECK="$build/tools/bin/sparse" "$@" || rc=$?
-	return $rc
+# sparse and W=1, on every C file that the series touches, before and after: the
+# series may add no message, and there is none at all about the fence core.
+core='drivers/dma-buf/dma-fence\.c|include/linux/dma-fence\.h|include/trace/events/dma_fence\.h|st-dma-fence-lifetime|drm_fence_test'
+
+objects() {	# SRC PATTERN: what the series touches and SRC has
+	local file
+	git -C "$tree" diff --name-only base HEAD -- '*.c' | grep -E "$2" | grep -v '^tools/' | while read -r file; do
+		[ ! -f "$1/$file" ] || echo "${file%.c}.o"
+	done
 }
 
-touched_objects() {	# ARCH
-	git -C "$tree" diff --name-only --diff-filter=AM base HEAD -- '*.c' | grep -E "$1" | grep -v '^tools/' | sed 's/c$/o/'
-}
-
-no_messages() {	# LOG
-	# What W=1 and sparse say about files that the series touches, or about fences.
-	local files bad
-	files=$(git -C "$tree" diff --name-only --diff-filter=AM base HEAD -- '*.c' '*.h' | paste -sd'|')
-	bad=$(grep -E "(warning|error):" "$1" | grep -E "($files)" | grep -vE 'note: in included file' | sort -u || true)
-	# In headers that are not ours every object repeats them.
-	[ -z "$bad" ] || { echo "$bad"; return 1; }
-}
-
-sparse_uml() {
-	local out=$tree.kunit-um objects
-	[ -f "$out/.config" ] || { echo "no KUnit build at $out: run 'make kunit' first"; return 1; }
-	objects=$(touched_objects '^drivers/(dma-buf|gpu/drm/[^/]*\.c|gpu/drm/tests)')
-	# shellcheck disable=SC2086
-	sparse_run um "$out" $objects && no_messages "$logs/check-sparse-and-w-1--dma-buf-and-drm-core.log"
-}
-
-sparse_x86() {
-	local out=$tree.x86 objects
+messages() {	# ARCH SRC PATTERN: into $check_log.SRC, without line numbers
+	local arch=$1 src=$2 pattern=$3 out=$2.sparse-$1 raw list
+	raw=$check_log.$(basename "$src").raw
 	if [ ! -f "$out/.prepared" ]; then
-		make -C "$tree" ARCH=x86_64 O="$out" allmodconfig
-		# BTF and signing need tools that single objects do not.
-		"$tree/scripts/config" --file "$out/.config" -d DEBUG_INFO_BTF -d MODULE_SIG -d GCC_PLUGINS -d WERROR -d RUST \
-			-d DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT -e DEBUG_INFO_NONE
-		make -C "$tree" ARCH=x86_64 O="$out" olddefconfig
-		make -C "$tree" ARCH=x86_64 O="$out" -j"$jobs" prepare
+		mkdir -p "$out"
+		case $arch in
+		um)
+			make -C "$src" ARCH=um O="$out" KCONFIG_ALLCONFIG="$top/configs/kunit-uml.config" alldefconfig
+			;;
+		x86_64)
+			make -C "$src" ARCH=x86_64 O="$out" allmodconfig
+			# What needs tools that single objects do not.
+			"$src/scripts/config" --file "$out/.config" -d WERROR -d MODULE_SIG -d RUST -d GCC_PLUGINS \
+				-d DEBUG_INFO_BTF -d DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT -e DEBUG_INFO_NONE
+			make -C "$src" ARCH=x86_64 O="$out" olddefconfig
+			;;
+		esac
+		make -C "$src" ARCH="$arch" O="$out" -j"$jobs" prepare
 		touch "$out/.prepared"
 	fi
-	objects=$(touched_objects '^drivers/gpu/drm/[^/]*/.*\.c' | grep -v '/tests/')
+	list=$(objects "$src" "$pattern")
+	[ -n "$list" ] || { echo "nothing to check for $arch"; return 1; }
 	# shellcheck disable=SC2086
-	sparse_run x86_64 "$out" $objects && no_messages "$logs/check-sparse-and-w-1--drivers--x86-64-.log"
+	(cd "$out" && rm -f $list)
+	# shellcheck disable=SC2086
+	make -C "$src" ARCH="$arch" O="$out" -j"$jobs" C=1 W=1 CHECK="$build/tools/bin/sparse" $list >"$raw" 2>&1 ||
+		{ tail -n 20 "$raw"; return 1; }
+	[ "$(grep -c '^  CHECK ' "$raw")" -ge "$(wc -w <<<"$list")" ] || { echo "sparse did not run on every object, see $raw"; return 1; }
+	grep -aE '(warning|error): ' "$raw" | sed -E "s|$src/||; s|:[0-9]+:[0-9]+:|:|" | sort -u >"$check_log.$(basename "$src")" || true
+}
+
+sparse() {	# ARCH PATTERN
+	local new rc=0
+	messages "$1" "$base_tree" "$2" && messages "$1" "$tree" "$2" || return 1
+	new=$(comm -13 "$check_log.$(basename "$base_tree")" "$check_log.$(basename "$tree")")
+	[ -z "$new" ] || { echo "new with the series:"; echo "$new"; rc=1; }
+	! grep -E "^($core)" "$check_log.$(basename "$tree")" || { echo "messages about the fence core"; rc=1; }
+	echo "messages about fence->ops or names, base: $(grep -cE 'dma_fence|address spaces|noderef' "$check_log.$(basename "$base_tree")"), series: $(grep -cE 'dma_fence|address spaces|noderef' "$check_log.$(basename "$tree")")"
+	return $rc
 }
 
 check "git am applies every patch" applies
@@ -113,9 +119,9 @@ fi
 check "checkpatch --strict" checkpatch
 check "litmus tests with herd7" "$top/scripts/litmus.sh"
 "$top/scripts/debian.sh" tool sparse
-check "sparse and W=1, dma-buf and DRM core" sparse_uml
+check "sparse and W=1, dma-buf and DRM core" sparse um '^drivers/(dma-buf|gpu/drm/[^/]*\.c|gpu/drm/tests|gpu/drm/scheduler)'
 if [ "$(uname -m)" = x86_64 ]; then
-	check "sparse and W=1, drivers (x86-64)" sparse_x86
+	check "sparse and W=1, drivers for x86-64" sparse x86_64 '^drivers/gpu/drm/(i915|xe|nouveau|amd|radeon|vmwgfx)/'
 fi
 
 echo "$passed $failed" >"$logs/check-series.result"
