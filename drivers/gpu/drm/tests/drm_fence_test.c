@@ -171,15 +171,21 @@ static void drm_test_fence_names(struct kunit *test)
 	dma_fence_put(fence);
 }
 
+static void fence_callback(struct dma_fence *fence, struct dma_fence_cb *cb)
+{
+}
+
 /* The device is gone, and everything that can be done with the fence is done. */
 static void drm_test_fence_device_gone(struct kunit *test)
 {
 	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
 	struct dma_fence *fence = fence_create(test, drm);
-	struct dma_fence_cb cb = { .node = LIST_HEAD_INIT(cb.node) };
+	struct dma_fence_cb cb;
 	struct fence_names names;
 	ktime_t time;
 
+	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &cb,
+							fence_callback));
 	dma_fence_signal(fence);
 	time = dma_fence_timestamp(fence);
 	fence_device_destroy(test, drm);
@@ -483,26 +489,38 @@ static int fence_race_reader(void *arg)
 	return 0;
 }
 
+static void fence_race_stop(void *task)
+{
+	kthread_stop(task);
+}
+
 static void drm_test_fence_race_signal_names(struct kunit *test)
 {
-	struct fence_race race = { .test = test, .start = ktime_get() };
-	struct task_struct *readers[2];
 	struct dma_fence *fence = NULL, *old;
-	unsigned int i, j, threads, count, total = 0;
+	struct task_struct *readers[2];
+	unsigned int i, j, count, total = 0;
+	struct fence_race *race;
 	struct drm_device *drm;
 	struct drm_crtc *crtc;
 
 	if (num_online_cpus() < 2)
 		kunit_skip(test, "requires at least 2 CPUs");
 
-	for (threads = 0; threads < ARRAY_SIZE(readers); threads++) {
-		readers[threads] = kthread_run(fence_race_reader, &race,
-					       "drm-fence-reader:%u", threads);
-		if (IS_ERR(readers[threads]))
-			break;
+	race = kunit_kzalloc(test, sizeof(*race), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, race);
+	race->test = test;
+	race->start = ktime_get();
+
+	for (i = 0; i < ARRAY_SIZE(readers); i++) {
+		readers[i] = kthread_run(fence_race_reader, race,
+					 "drm-fence-reader:%u", i);
+		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, readers[i]);
+		KUNIT_ASSERT_EQ(test, 0,
+				kunit_add_action_or_reset(test, fence_race_stop,
+							  readers[i]));
 	}
 
-	for (i = 0; i <= RACE_DEVICES_SHORT && threads == ARRAY_SIZE(readers); i++) {
+	for (i = 0; i <= RACE_DEVICES_SHORT; i++) {
 		/* Reported by now, and the next device would repeat it. */
 		if (READ_ONCE(test->status) == KUNIT_FAILURE)
 			break;
@@ -515,13 +533,13 @@ static void drm_test_fence_race_signal_names(struct kunit *test)
 		for (j = 0; j < count; j++) {
 			old = fence;
 			fence = drm_crtc_create_fence(crtc);
+			rcu_assign_pointer(race->fence, fence);
+			dma_fence_put(old);
 			if (!fence)
 				break;
-			rcu_assign_pointer(race.fence, fence);
-			dma_fence_put(old);
 			udelay(j % 8);
 			dma_fence_signal(fence);
-			atomic_inc(&race.signals);
+			atomic_inc(&race->signals);
 			cond_resched();
 		}
 
@@ -529,20 +547,20 @@ static void drm_test_fence_race_signal_names(struct kunit *test)
 		fence_device_destroy(test, drm);
 	}
 
-	while (threads--)
-		kthread_stop(readers[threads]);
-	RCU_INIT_POINTER(race.fence, NULL);
+	for (i = 0; i < ARRAY_SIZE(readers); i++)
+		kunit_release_action(test, fence_race_stop, readers[i]);
+	RCU_INIT_POINTER(race->fence, NULL);
 	dma_fence_put(fence);
 
 	kunit_info(test, "%d signals, %d reads, %d name callbacks, %d of them across a signal\n",
-		   atomic_read(&race.signals), atomic_read(&race.reads),
-		   atomic_read(&race.callbacks), atomic_read(&race.crossed));
-	KUNIT_EXPECT_EQ(test, atomic_read(&race.bad), 0);
-	KUNIT_EXPECT_EQ(test, atomic_read(&race.signals), total);
+		   atomic_read(&race->signals), atomic_read(&race->reads),
+		   atomic_read(&race->callbacks), atomic_read(&race->crossed));
+	KUNIT_EXPECT_EQ(test, atomic_read(&race->bad), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&race->signals), total);
 
 	/* A run in which the window never opened proves nothing. */
-	KUNIT_EXPECT_GT(test, atomic_read(&race.callbacks), 0);
-	KUNIT_EXPECT_GT(test, atomic_read(&race.crossed), 0);
+	KUNIT_EXPECT_GT(test, atomic_read(&race->callbacks), 0);
+	KUNIT_EXPECT_GT(test, atomic_read(&race->crossed), 0);
 }
 
 static struct kunit_case drm_fence_tests[] = {
