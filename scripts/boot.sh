@@ -56,7 +56,7 @@ guest() {
 	guest_start=$SECONDS
 	# A guest that is stopped at its limit has already failed to report.
 	quietly "$log.qemu" "booting for $1 (limit $2 s)" timeout -k 5 "$2" $qemu -machine virt -cpu max -smp 2 -m 2G \
-		-accel tcg,thread=multi -display none -monitor none -serial "file:$log" -no-reboot \
+		-accel tcg,thread=multi -display none -monitor none -nic none -serial "file:$log" -no-reboot \
 		-kernel "$out/arch/arm64/boot/Image" -initrd "$out/initramfs.cpio" \
 		-append "console=ttyAMA0 panic=-1 oops=panic kasan_multi_shot $3" || guest_rc=$?
 }

@@ -6,7 +6,7 @@
 
 declare -A group=(
 	[source]="git xz-utils"
-	[build]="gcc make flex bison bc libelf-dev libssl-dev python3 perl cpio rsync"
+	[build]="gcc libc6-dev make flex bison bc libelf-dev libssl-dev python3 perl cpio rsync"
 	[arm64]="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-system-arm"
 	[x86_64]="qemu-system-x86"
 	[coccinelle]="coccinelle"

@@ -28,7 +28,11 @@ s/^Subject: \[PATCH\]/Subject: [PATCH]/}' "$p"
 		die "patches/subsets says nothing about '$subject': add a line 'fixes|core|i915|xe|drivers|tests<TAB>subject'"
 done
 cp "$top/patches/subsets" "$new/patches/"
-[ ! -f "$top/patches/0000-cover-letter.patch" ] || cp "$top/patches/0000-cover-letter.patch" "$new/patches/"
+if [ -f "$top/patches/0000-cover-letter.patch" ]; then
+	n=$(find "$new/patches" -name '*.patch' | wc -l)
+	sed "s|^Subject: \[PATCH 00/[0-9]*\]|Subject: [PATCH 00/$n]|" "$top/patches/0000-cover-letter.patch" >"$new/cover"
+	mv "$new/cover" "$new/patches/0000-cover-letter.patch"
+fi
 
 # Files that the series adds, whole.
 git -C "$tree" diff --diff-filter=A --name-only base HEAD | while read -r file; do

@@ -19,10 +19,14 @@ import_ksrc() {
 		say "KSRC has uncommitted changes: they are not used, only HEAD is"
 	if [ "$(cat "$base_tree/.git/imported" 2>/dev/null)" != "$head" ]; then
 		need_space 4000 "a work tree"
-		rm -rf "$base_tree"
-		git clone -q --shared --no-checkout "$ksrc" "$base_tree" 2>"$logs/clone.log" ||
-			die "KSRC=$ksrc: clone failed: $(tail -n 1 "$logs/clone.log")"
-		git -C "$base_tree" checkout -q -B base "$head"
+		if [ -f "$base_tree/.git/imported" ]; then
+			git -C "$base_tree" fetch -q "$ksrc" HEAD
+		else
+			rm -rf "$base_tree"
+			git clone -q --shared --no-checkout "$ksrc" "$base_tree" 2>"$logs/clone.log" ||
+				die "KSRC=$ksrc: clone failed: $(tail -n 1 "$logs/clone.log")"
+		fi
+		git -C "$base_tree" checkout -q -f -B base "$head"
 		echo "$head" >"$base_tree/.git/imported"
 	fi
 }
