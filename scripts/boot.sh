@@ -58,7 +58,7 @@ guest() {
 	quietly "$log.qemu" "booting for $1 (limit $2 s)" timeout -k 5 "$2" $qemu -machine virt -cpu max -smp 2 -m 2G \
 		-accel tcg,thread=multi -display none -monitor none -nic none -serial "file:$log" -no-reboot \
 		-kernel "$out/arch/arm64/boot/Image" -initrd "$out/initramfs.cpio" \
-		-append "console=ttyAMA0 panic=-1 oops=panic kasan_multi_shot $3" || guest_rc=$?
+		-append "console=ttyAMA0 panic=-1 kasan_multi_shot $3" || guest_rc=$?
 }
 
 results=()
@@ -99,7 +99,7 @@ tr -d '\r' <"$guest_log" | grep -E '^not ok|# SKIP|power:' | cut -c1-150 | sed '
 # The KUnit suites, at boot.
 for suite in 'dma-buf*' drm_fence; do
 	name=kunit-$(tr -dc 'a-z0-9_-' <<<"$suite")
-	guest "$name" 600 "kunit.enable=1 kunit.autorun=1 kunit.filter_glob=$suite kunit_shutdown=poweroff"
+	guest "$name" 600 "oops=panic kunit.enable=1 kunit.autorun=1 kunit.filter_glob=$suite kunit_shutdown=poweroff"
 	summary=$(cd "$tree" && tr -d '\r' <"$guest_log" | ./tools/testing/kunit/kunit.py parse 2>&1 | tee "$guest_log.parsed" | sed -n 's/.*Testing complete\. //p' | tail -n 1) || true
 	ran=$(sed -n 's/.*Ran \([0-9]*\) tests.*/\1/p' <<<"$summary")
 	ok=0

@@ -435,6 +435,7 @@ struct fence_race {
 	struct dma_fence __rcu *fence;
 	ktime_t start;
 	atomic_t signals;
+	atomic_t begun;		/* reads that are about to ask for names */
 	atomic_t reads;
 	atomic_t callbacks;	/* reads that got a name from the CRTC */
 	atomic_t crossed;	/* and the fence was signaled right after */
@@ -447,6 +448,7 @@ static void fence_race_read(struct fence_race *race, struct dma_fence *fence)
 	struct fence_names names;
 	ktime_t time;
 
+	atomic_inc(&race->begun);
 	fence_read_names(fence, &names);
 	if (!strcmp(names.driver, "fence-kms")) {
 		atomic_inc(&race->callbacks);
@@ -487,6 +489,18 @@ static int fence_race_reader(void *arg)
 	}
 
 	return 0;
+}
+
+/* Signal while a reader is at the names, now earlier and now later. */
+static void fence_race_let_read(struct fence_race *race, unsigned int n)
+{
+	int begun = atomic_read(&race->begun);
+	unsigned int i;
+
+	for (i = 0; i < 2000 && atomic_read(&race->begun) == begun; i++)
+		cpu_relax();
+	for (i = 0; i < n; i++)
+		cpu_relax();
 }
 
 static void fence_race_stop(void *task)
@@ -537,7 +551,7 @@ static void drm_test_fence_race_signal_names(struct kunit *test)
 			dma_fence_put(old);
 			if (!fence)
 				break;
-			udelay(j % 8);
+			fence_race_let_read(race, j % 32);
 			dma_fence_signal(fence);
 			atomic_inc(&race->signals);
 			cond_resched();
