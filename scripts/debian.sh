@@ -30,7 +30,7 @@ update() {
 	if [ -z "$(find "$apt/updated" -mmin -1440 2>/dev/null)" ]; then
 		rm -f "$apt/updated"
 		quietly "$logs/apt-update.log" "reading Debian's package lists" \
-			apt-get "${opts[@]}" --error-on=any update ||
+			apt-get "${opts[@]}" --error-on=any update >&2 ||
 			die "package lists could not be fetched; check the network, then run the same command again"
 		touch "$apt/updated"
 	fi
