@@ -884,6 +884,60 @@ static void owned_fence_freed_after_wait(struct kunit *test)
 }
 
 /*
+ * The same with a signaler that has signaled under the lock and keeps the lock
+ * for a while. An external one does not concern the waiter any more. An inline
+ * one is part of the memory that the waiter is about to free.
+ */
+static int owned_fence_slow_signaler(void *arg)
+{
+	struct slow_signal *slow = arg;
+	spinlock_t *lock = dma_fence_spinlock(slow->fence);
+	unsigned long flags;
+
+	current->kunit_test = slow->test;
+	spin_lock_irqsave(lock, flags);
+	dma_fence_signal_locked(slow->fence);
+	WRITE_ONCE(slow->entered, true);
+	mdelay(slow->ms);
+	spin_unlock_irqrestore(lock, flags);
+
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
+
+	return 0;
+}
+
+static void owned_fence_freed_under_lock(struct kunit *test)
+{
+	struct slow_signal slow = { .test = test, .ms = 20 };
+	struct mock_fence *fence;
+	unsigned int cpu;
+
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "requires at least 2 CPUs");
+
+	slow.issuer = issuer_create(test);
+	fence = kzalloc_obj(*fence);
+	KUNIT_ASSERT_NOT_NULL(test, fence);
+	fence_init(fence, slow.issuer, test->param_value);
+	slow.fence = &fence->base;
+	slow.task = kthread_create(owned_fence_slow_signaler, &slow,
+				   "dma-fence-signaler");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, slow.task);
+
+	migrate_disable();
+	cpu = cpumask_any_but(cpu_online_mask, smp_processor_id());
+	kthread_bind(slow.task, cpu);
+	slow_signal_run(&slow);
+	KUNIT_EXPECT_EQ(test, dma_fence_wait(slow.fence, false), 0);
+	kfree(fence);
+	migrate_enable();
+
+	kthread_stop(slow.task);
+	issuer_die(slow.issuer);
+}
+
+/*
  * Races. The issuer signals, dies and is replaced, round after round. Readers
  * on all CPUs use whatever fence there is, before, while and after.
  */
@@ -1173,6 +1227,7 @@ static struct kunit_case dma_fence_lifetime_cases[] = {
 	ISSUER_CASE(barrier_sleeping_wait),
 	ISSUER_CASE(status_does_not_wait),
 	ISSUER_CASE(owned_fence_freed_after_wait),
+	ISSUER_CASE(owned_fence_freed_under_lock),
 	KUNIT_CASE_PARAM_ATTR(race_signal_names, issuer_kind_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
 	KUNIT_CASE_PARAM_ATTR(race_signal_all, issuer_kind_gen_params,
