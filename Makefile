@@ -12,7 +12,8 @@ help: ## this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo '  BASE=    version of the base kernel, from Debian (default 7.3, the newest 7.3.x)'
+	@echo '  BASE=    major.minor of the base kernel, from Debian (default 7.3, the newest 7.3.x)'
+	@echo '  JOBS=    parallel jobs (default: one per CPU)'
 	@echo '  KSRC=    your own kernel git instead; its HEAD is cloned, it is never written to'
 	@echo '  SERIES=none   apply the tests without the fixes, to see the bugs'
 

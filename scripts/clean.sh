@@ -9,6 +9,6 @@ for state in "$build"/*.applied; do
 	[ -d "$dir" ] || continue
 	read -r commit _ <"$state"
 	[ "$(git -C "$dir" rev-parse HEAD)" = "$commit" ] && [ -z "$(git -C "$dir" status --porcelain | head -n 1)" ] ||
-		die "${dir#"$top"/} has changes of its own: 'make export' keeps them, or remove build/ by hand"
+		die "${dir#"$top"/} has changes of its own: commit them and 'make export' keeps them, or remove build/ by hand"
 done
 rm -rf "$build"

@@ -20,7 +20,8 @@ say() { printf '== %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 case $series in all|none) ;; *) die "SERIES=$series: use 'all' (default) or 'none' (base plus tests only)" ;; esac
-case $base in *[!0-9.]*|'') die "BASE=$base: give a kernel version such as 7.3" ;; esac
+[[ $base =~ ^[0-9]+\.[0-9]+$ ]] || die "BASE=$base: give major.minor, such as 7.3; the newest point release is taken"
+[[ $jobs =~ ^[1-9][0-9]*$ ]] || die "JOBS=$jobs: give a number of parallel jobs"
 
 mkdir -p "$logs" 2>/dev/null || die "cannot create $logs: no permission or no space"
 
@@ -53,7 +54,7 @@ quietly() {
 	printf '== %s ' "$what"
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
-	trap 'kill $pid 2>/dev/null; wait $pid 2>/dev/null; echo " interrupted" >&2; exit 130' INT TERM
+	trap 'kill $pid 2>/dev/null || :; wait $pid 2>/dev/null || :; echo " interrupted; the same command goes on from here" >&2; exit 130' INT TERM
 	while kill -0 $pid 2>/dev/null; do
 		sleep 1
 		if (( (SECONDS - start) % 10 == 9 )); then printf '.'; fi
@@ -63,6 +64,7 @@ quietly() {
 	if [ $rc -ne 0 ]; then
 		echo ' FAILED'
 		tail -n 15 "$log" | sed 's/^/    /'
+		[ "$(df -Pm "$build" | awk 'NR == 2 { print $4 }')" -ge 10 ] || echo "error: no space is left under build/" >&2
 		echo "error: $what failed (exit $rc); the whole log is ${log#"$top"/}" >&2
 		return 1
 	fi
@@ -83,6 +85,14 @@ list_patches() {
 }
 
 patch_subject() { git mailinfo /dev/null /dev/null <"$1" | sed -n 's/^Subject: //p'; }
+
+# What a work tree was made from: the patches, and the base.
+tree_sum() {
+	local kind=all
+	[ "$series" = all ] || kind=tests
+	# shellcheck disable=SC2046
+	cat $(list_patches $kind) "$base_tree/.git/imported" | cksum | tr ' ' -
+}
 
 # patches/subsets says for each subject which tree the patch is meant for.
 patch_subset() {

@@ -22,7 +22,8 @@ update() {
 	mirror=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
 		awk -v r="$release" '$1 == r { print $2; exit }')
 	[ -n "$mirror" ] || die "no Debian mirror found in this machine's apt sources; use KSRC=/path/to/a/kernel/git"
-	mkdir -p "$apt/lists/partial" "$download"
+	need_space 500 "reading Debian's package lists"
+	mkdir -p "$apt/lists/partial" "$download" || die "cannot create directories under build/"
 	for suite in trixie trixie-backports sid; do
 		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
 	done >"$apt/sources.list"
@@ -55,7 +56,7 @@ fetch() {
 
 case ${1:-} in
 source)
-	version=${2:?}
+	version=${2:?usage: debian.sh source VERSION}
 	have=$(ls -t "$download"/linux-source-"$version"_*.deb 2>/dev/null | head -n 1 || true)
 	if [ -z "$have" ]; then
 		update

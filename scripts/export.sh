@@ -4,6 +4,7 @@
 # they add to their in-tree places here. With --check only say what would change.
 . "$(dirname "$0")/common.sh"
 
+case ${1:-} in ''|--check) ;; *) die "usage: export.sh [--check]" ;; esac
 [ "$series" = all ] || die "export works on the full series, not with SERIES=$series"
 [ -z "$ksrc" ] || die "export works on the default base, not with KSRC="
 [ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
@@ -22,7 +23,8 @@ for p in "$new"/patches/*.patch; do
 	sed -i -e '1,/^---$/{/^From: /s/.*/From: series <series@localhost>/
 /^Date: /s/.*/Date: Thu, 1 Jan 2026 00:00:00 +0000/
 s/^Subject: \[PATCH\]/Subject: [PATCH]/}' "$p"
-	! grep -q '^Signed-off-by:' "$p" || die "$(basename "$p") has a Signed-off-by: the sender adds it"
+	! grep -q '^Signed-off-by:' "$p" ||
+		die "$(basename "$p") has a Signed-off-by, which is the sender's to add: sign in a tree of your own, see README"
 	subject=$(patch_subject "$p")
 	[ -n "$(patch_subset "$subject")" ] ||
 		die "patches/subsets says nothing about '$subject': add a line 'fixes|core|i915|xe|drivers|tests<TAB>subject'"
@@ -60,9 +62,21 @@ if [ "${1:-}" = --check ]; then
 	exit 0
 fi
 
+# patches/ may have been edited or pulled since the tree was made from it.
+read -r _ made_from <"$tree.applied" || true
+[ "$(tree_sum)" = "${made_from:-}" ] ||
+	die "patches/ has changed since ${tree#"$top"/} was made from it: export would undo that; see 'git status' and 'git log' here, or remove ${tree#"$top"/}.applied to export all the same"
+
+# Only what git knows of is replaced. Anything else there is yours.
 for place in $places; do
-	rm -rf "${top:?}/$place"
-	[ ! -e "$new/$place" ] || cp -a "$new/$place" "$top/$place"
+	git -C "$top" ls-files -z -- "$place" | (cd "$top" && xargs -0 -r rm -f --)
+	[ ! -d "$new/$place" ] || { mkdir -p "$top/$place"; cp -a "$new/$place/." "$top/$place/"; }
+	[ ! -f "$new/$place" ] || cp -a "$new/$place" "$top/$place"
+	[ ! -d "$top/$place" ] || find "$top/$place" -type d -empty -delete
 done
-echo "$(git -C "$tree" rev-parse HEAD) $( { cat $(list_patches) "$top/patches/subsets"; cat "$base_tree/.git/imported"; } | cksum | tr ' ' -)" >"$tree.applied"
+# Patches of an earlier export that git has not seen and that are no more.
+for p in "$top"/patches/[0-9][0-9][0-9][0-9]-*.patch; do
+	[ -f "$new/patches/$(basename "$p")" ] || rm -f "$p"
+done
+echo "$(git -C "$tree" rev-parse HEAD) $(tree_sum)" >"$tree.applied"
 say "$(list_patches | wc -l) patches written to patches/"

@@ -13,6 +13,7 @@ pattern+='self-detected stall|soft lockup|hard LOCKUP|scheduling while atomic|km
 # Every UML kernel with the emulated PCI bus prints this one at boot.
 known='WARNING: arch/um/drivers/virtio_pcidev\.c:[0-9]+ at '
 
+[ $# -gt 0 ] || die "usage: splats.sh LOG..."
 found=0
 for log; do
 	[ -f "$log" ] || die "splats.sh: no log $log"

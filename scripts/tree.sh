@@ -5,6 +5,8 @@
 # which is cloned and never written to.
 . "$(dirname "$0")/common.sh"
 
+case ${1:-} in ''|--keep) ;; *) die "usage: tree.sh [--keep]" ;; esac
+
 who=(-c user.name=series -c user.email=series@localhost -c core.autocrlf=false -c commit.gpgsign=false)
 
 import_ksrc() {
@@ -84,6 +86,7 @@ apply_series() {
 		err=$(git -C "$dir" apply --check "$p" 2>&1 || true)
 		failed=$(sed -n 's/^error: patch failed: \(.*\):\([0-9]*\)$/\1, line \2/p; s/^error: \(.*\): No such file.*/\1 (no such file)/p; s/^error: \(.*\): already exists.*/\1 (exists already)/p' <<<"$err" | head -n 1)
 		echo "error: $name does not apply: ${failed:-$(head -n 1 <<<"$err")}" >&2
+		echo "Nothing was changed. Rebase that patch in a work tree of the default base, or try another KSRC or BASE." >&2
 		return 1
 	done
 	say "$n patches applied, $skipped skipped, on $(cat "$base_tree/.git/imported")"
@@ -94,7 +97,7 @@ apply_series() {
 if [ -n "$ksrc" ]; then import_ksrc; else import_debian; fi
 
 state=$tree.applied
-want=$( { cat $(list_patches) "$top/patches/subsets"; cat "$base_tree/.git/imported"; } | cksum)
+want=$(tree_sum)
 if [ -f "$state" ] && [ -d "$tree" ]; then
 	read -r applied_commit applied_sum <"$state"
 	head=$(git -C "$tree" rev-parse HEAD)
@@ -104,18 +107,22 @@ if [ -f "$state" ] && [ -d "$tree" ]; then
 			say "using ${tree#"$top"/} with your changes in it"
 			exit 0
 		fi
-		die "${tree#"$top"/} has changes of its own: 'make export' writes them to patches/; to drop them: git -C ${tree#"$top"/} reset --hard $applied_commit"
+		die "${tree#"$top"/} has changes of its own: commit them and 'make export' writes them to patches/; to drop them: git -C ${tree#"$top"/} reset --hard $applied_commit"
 	fi
-	[ "$applied_sum" != "${want// /-}" ] || exit 0
+	if [ "$applied_sum" = "$want" ]; then
+		[ "${1:-}" = --keep ] || say "tree: ${tree#"$top"/} is up to date"
+		exit 0
+	fi
 fi
 
 tmp=$tree.tmp
 rm -rf "$tmp"
 need_space 3000 "a work tree"
 git -C "$base_tree" worktree prune
-git -C "$base_tree" worktree add -q --detach "$tmp" base
+quietly "$logs/worktree.log" "checking out the base" git -C "$base_tree" worktree add -q --detach "$tmp" base
 drop_tmp() { rm -rf "$tmp"; git -C "$base_tree" worktree prune; }
 trap drop_tmp EXIT
+say "applying the series with git am"
 apply_series "$tmp"
 new=$(git -C "$tmp" rev-parse HEAD)
 if [ -d "$tree" ]; then
@@ -124,5 +131,5 @@ if [ -d "$tree" ]; then
 else
 	git -C "$base_tree" worktree move "$tmp" "$tree"
 fi
-echo "$new ${want// /-}" >"$state"
+echo "$new $want" >"$state"
 say "tree: ${tree#"$top"/}"
