@@ -60,8 +60,8 @@ checkpatch() {
 }
 
 # sparse and W=1, on every C file that the series touches, before and after: the
-# series may add no message, and there is none at all about the fence core.
-core='drivers/dma-buf/dma-fence\.c|include/linux/dma-fence\.h|include/trace/events/dma_fence\.h|st-dma-fence-lifetime|drm_fence_test'
+# series may add no message, and there is none at all about the fence core and the ops tests of i915 and xe.
+core='drivers/gpu/drm/(i915/i915_request\.h|xe/xe_hw_fence\.c|xe/xe_preempt_fence\.c)|drivers/dma-buf/dma-fence\.c|include/linux/dma-fence\.h|include/trace/events/dma_fence\.h|st-dma-fence-lifetime|drm_fence_test'
 
 objects() {	# SRC PATTERN: what the series touches and SRC has
 	local file
