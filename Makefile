@@ -2,10 +2,10 @@
 # The front door. Everything is generated under build/; `make help` lists it all.
 
 MAKEFLAGS += --no-print-directory
-export BASE SERIES KSRC ARCH JOBS
+export BASE SERIES KSRC ARCH JOBS WRITEBACK_FENCE_ROUNDS
 
 .DEFAULT_GOAL := help
-.PHONY: help boot test kunit litmus tree export clean
+.PHONY: help boot test kunit litmus sparse tree export clean
 
 help: ## this list
 	@echo 'make TARGET [BASE=7.3] [KSRC=/path/to/kernel/git] [SERIES=none] [JOBS=n]'
@@ -36,6 +36,12 @@ litmus: ## the memory-ordering litmus tests, with herd7
 	@scripts/deps.sh source
 	@scripts/tree.sh --keep
 	@scripts/litmus.sh
+
+sparse: ## sparse and W=1 on every issuer of fences, for UML, x86-64 and arm64, base and series
+	@scripts/deps.sh source build arm64
+	@scripts/tree.sh --keep
+	@scripts/debian.sh tool sparse
+	@scripts/sparse.sh um x86_64 arm64
 
 tree: ## a git work tree in build/: the base, then one commit per patch
 	@scripts/deps.sh source

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * /init of a guest that runs one test: mounts what it needs, runs
- * /out_fence_lifetime if the kernel command line has "selftest=1", prints
+ * /init of a guest that runs one test: mounts what it needs, runs /NAME if the
+ * kernel command line has "selftest=NAME", prints
  *
  *	boot-init: selftest exit=N
  *
  * and powers off. N is the exit code, 128 + signal if one ended the test, and
  * 124 if it took longer than "selftest_timeout=SECONDS" (120 by default).
- * With "selftest_only=NAME" it runs nothing but the test case of that name.
- * Without selftest=1 it prints "boot-init: idle" and powers off.
+ * With "selftest_only=NAME" it runs nothing but the test case of that name. What
+ * the kernel does not know of its command line is in the environment of the test.
+ * Without selftest= it prints "boot-init: idle" and powers off.
  *
  * The console is shared with the kernel, which prints into the middle of other
  * people's lines. So what the test says goes into the kernel log line by line,
@@ -33,7 +34,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TEST		"/out_fence_lifetime"
 #define TIMEOUT		120
 #define TIMED_OUT	124
 #define CONSOLE_TIMEOUT	60
@@ -207,12 +207,14 @@ static void collect(int from, int kmsg, int timeout)
 	}
 }
 
-static int run_test(long timeout, const char *only)
+static int run_test(const char *name, long timeout, const char *only)
 {
 	int status, kmsg, fds[2], code = TIMED_OUT;
 	time_t end = now() + timeout;
+	char path[256];
 	pid_t pid, ended;
 
+	snprintf(path, sizeof(path), "/%s", name);
 	fflush(stdout);
 	if (pipe(fds))
 		return errno;
@@ -226,10 +228,10 @@ static int run_test(long timeout, const char *only)
 		close(fds[0]);
 		close(fds[1]);
 		if (only)
-			execl(TEST, TEST, "-t", only, (char *)NULL);
+			execl(path, path, "-t", only, (char *)NULL);
 		else
-			execl(TEST, TEST, (char *)NULL);
-		dprintf(2, "boot-init: %s: %s\n", TEST, strerror(errno));
+			execl(path, path, (char *)NULL);
+		dprintf(2, "boot-init: %s: %s\n", path, strerror(errno));
 		_exit(127);
 	}
 	close(fds[1]);
@@ -256,7 +258,7 @@ static int run_test(long timeout, const char *only)
 	if (output_len && output[output_len - 1] != '\n')
 		putchar('\n');
 	if (code == TIMED_OUT)
-		printf("boot-init: %s took more than %ld s\n", TEST, timeout);
+		printf("boot-init: %s took more than %ld s\n", path, timeout);
 	return code;
 }
 
@@ -274,14 +276,18 @@ static void unlimit_kmsg(void)
 
 int main(void)
 {
+	const char *test;
+
 	mount_all();
 	open_console();
 	unlimit_kmsg();
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	setenv("PATH", "/sbin:/bin:/usr/sbin:/usr/bin", 1);
 
-	if (cmdline_number("selftest", 0) == 1) {
-		int code = run_test(cmdline_number("selftest_timeout", TIMEOUT),
+	test = cmdline_value("selftest");
+	if (test) {
+		int code = run_test(test,
+				    cmdline_number("selftest_timeout", TIMEOUT),
 				    cmdline_value("selftest_only"));
 
 		printf("boot-init: selftest exit=%d\n", code);

@@ -9,7 +9,7 @@
 arch=${ARCH:-um}
 out=$tree.kunit-$arch
 globs=("$@")
-[ ${#globs[@]} -gt 0 ] || globs=('dma-buf*' 'drm_fence' 'drm_managed' 'drm_validate*' 'drm_test_atomic*' 'drm_sched_basic*')
+[ ${#globs[@]} -gt 0 ] || globs=('dma-buf*' 'drm_fence' 'drm_managed' 'drm_validate*' 'drm_test_atomic*' 'drm_sched_basic*' 'drm_sched_lifetime*')
 
 config=$build/kunit-$arch.config
 case $arch in
@@ -64,8 +64,8 @@ for glob in "${globs[@]}"; do
 		[ -z "$splats" ] || { echo "    splats in the kernel log: $(wc -l <<<"$splats"), the first:"; head -n 3 <<<"$splats" | sed 's/^/      /'; }
 		echo "    logs: ${logs#"$top"/}/$name.log and $name.kernel.log"
 	fi
-	grep -hE '# (drm_test_fence_race|race_)[a-z_]*: .*signals' "$logs/$name.kernel.log" | sed 's/^ *# /    /' || true
-	grep -hE '\[SKIPPED\]' "$logs/$name.log" | sed 's/^\[[0-9:]*\] */    /' | head || true
+	grep -hE '# (drm_test_fence_race|drm_sched_lifetime_race|race_)[a-z_]*: .*signals' "$logs/$name.kernel.log" | sed 's/^ *# /    /' || true
+	grep -hE '\[SKIPPED\]' "$logs/$name.log" | grep -v 'dmabuf_kunit.provoke' | sed 's/^\[[0-9:]*\] */    /' | head || true
 done
 echo "$passed $failed" >"$logs/kunit-$arch.result"
 [ $failed -eq 0 ]

@@ -23,6 +23,7 @@
 #include <drm/drm_kunit_helpers.h>
 #include <drm/drm_managed.h>
 #include <drm/drm_mode_config.h>
+#include <drm/drm_modeset_helper_vtables.h>
 #include <drm/drm_plane.h>
 #include <drm/drm_probe_helper.h>
 #include <drm/drm_syncobj.h>
@@ -203,6 +204,158 @@ static void drm_test_fence_device_gone(struct kunit *test)
 	dma_fence_put(fence);
 }
 
+/* What was still pending when the device went away. Nobody may wait for ever. */
+struct fence_gone_cb {
+	struct dma_fence_cb base;
+	int calls;
+	int status;
+};
+
+static void fence_gone_callback(struct dma_fence *fence, struct dma_fence_cb *cb)
+{
+	struct fence_gone_cb *gone = container_of(cb, typeof(*gone), base);
+
+	gone->calls++;
+	gone->status = dma_fence_get_status_locked(fence);
+}
+
+static void fence_expect_gone(struct kunit *test, struct dma_fence *fence,
+			      struct fence_gone_cb *cb)
+{
+	KUNIT_EXPECT_EQ(test, cb->calls, 1);
+	KUNIT_EXPECT_EQ(test, cb->status, -ENODEV);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), -ENODEV);
+	KUNIT_EXPECT_GT(test, dma_fence_wait_timeout(fence, false, 1), 0);
+}
+
+static void drm_test_fence_pending_device_gone(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct dma_fence *fence = fence_create(test, drm);
+	struct fence_gone_cb cb = {};
+
+	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &cb.base,
+							fence_gone_callback));
+	fence_device_destroy(test, drm);
+	fence_expect_gone(test, fence, &cb);
+
+	/* The driver finishes its page flip late. */
+	dma_fence_signal(fence);
+	KUNIT_EXPECT_EQ(test, cb.calls, 1);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), -ENODEV);
+
+	dma_fence_put(fence);
+}
+
+/* Several in flight, as with a queue of commits. Some were on screen already. */
+static void drm_test_fence_pending_some(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct drm_crtc *crtc = fence_crtc_create(test, drm);
+	struct fence_gone_cb cb[4] = {};
+	struct dma_fence *fence[4];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(fence); i++) {
+		fence[i] = drm_crtc_create_fence(crtc);
+		KUNIT_ASSERT_NOT_NULL(test, fence[i]);
+		KUNIT_ASSERT_EQ(test, 0,
+				dma_fence_add_callback(fence[i], &cb[i].base,
+						       fence_gone_callback));
+		if (i < 2)
+			dma_fence_signal(fence[i]);
+	}
+	fence_device_destroy(test, drm);
+
+	for (i = 0; i < 2; i++) {
+		KUNIT_EXPECT_EQ(test, cb[i].calls, 1);
+		KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence[i]), 1);
+	}
+	for (; i < ARRAY_SIZE(fence); i++)
+		fence_expect_gone(test, fence[i], &cb[i]);
+	for (i = 0; i < ARRAY_SIZE(fence); i++)
+		dma_fence_put(fence[i]);
+}
+
+/* A writeback job that the hardware never finished. */
+static int fence_prepare_job(struct drm_writeback_connector *wb_connector,
+			     struct drm_writeback_job *job)
+{
+	return 0;
+}
+
+/* Unmapping a framebuffer takes its reservation lock and sleeps. */
+static void fence_cleanup_job(struct drm_writeback_connector *wb_connector,
+			      struct drm_writeback_job *job)
+{
+	unsigned int *cleaned = job->priv;
+
+	(*cleaned)++;
+	if (irqs_disabled() || in_atomic())
+		*cleaned += 1000;
+	else
+		might_sleep();
+}
+
+static const struct drm_connector_helper_funcs fence_job_helper_funcs = {
+	.prepare_writeback_job = fence_prepare_job,
+	.cleanup_writeback_job = fence_cleanup_job,
+};
+
+static struct drm_writeback_job *
+fence_job_create(struct kunit *test, struct drm_writeback_connector *wb_connector)
+{
+	struct drm_writeback_job *job = kzalloc_obj(*job);
+
+	KUNIT_ASSERT_NOT_NULL(test, job);
+	job->connector = wb_connector;
+	job->out_fence = drm_writeback_get_out_fence(wb_connector);
+	KUNIT_ASSERT_NOT_NULL(test, job->out_fence);
+	KUNIT_ASSERT_EQ(test, 0, drm_writeback_prepare_job(job));
+
+	return job;
+}
+
+static void fence_job_queue(struct drm_writeback_connector *wb_connector,
+			    struct drm_writeback_job *job)
+{
+	struct drm_connector_state state = { .writeback_job = job };
+
+	drm_writeback_queue_job(wb_connector, &state);
+}
+
+static void drm_test_fence_job_queued(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct drm_writeback_connector *wb_connector;
+	struct fence_gone_cb cb[2] = {};
+	struct drm_writeback_job *job;
+	struct dma_fence *fence[2];
+	unsigned int cleaned = 0;
+	unsigned int i;
+
+	wb_connector = fence_writeback_create(test, drm);
+	drm_connector_helper_add(&wb_connector->base, &fence_job_helper_funcs);
+
+	for (i = 0; i < ARRAY_SIZE(fence); i++) {
+		job = fence_job_create(test, wb_connector);
+		job->priv = &cleaned;
+		fence[i] = dma_fence_get(job->out_fence);
+		KUNIT_ASSERT_EQ(test, 0,
+				dma_fence_add_callback(fence[i], &cb[i].base,
+						       fence_gone_callback));
+		fence_job_queue(wb_connector, job);
+	}
+	fence_device_destroy(test, drm);
+
+	/* Both, and none of them in atomic context. */
+	KUNIT_EXPECT_EQ(test, cleaned, ARRAY_SIZE(fence));
+	for (i = 0; i < ARRAY_SIZE(fence); i++) {
+		fence_expect_gone(test, fence[i], &cb[i]);
+		dma_fence_put(fence[i]);
+	}
+}
+
 /* The same fence in a syncobj, as a compositor passes it on. */
 static void drm_test_fence_device_gone_syncobj(struct kunit *test)
 {
@@ -353,6 +506,184 @@ static struct drm_crtc *fence_unmanaged_crtc_create(struct kunit *test,
 						  NULL));
 
 	return crtc;
+}
+
+static void fence_connector_destroy(struct drm_connector *connector)
+{
+	drm_connector_cleanup(connector);
+	kfree(drm_connector_to_writeback(connector));
+}
+
+static const struct drm_connector_funcs fence_unmanaged_connector_funcs = {
+	.fill_modes = drm_helper_probe_single_connector_modes,
+	.destroy = fence_connector_destroy,
+	.reset = drm_atomic_helper_connector_reset,
+	.atomic_duplicate_state = drm_atomic_helper_connector_duplicate_state,
+	.atomic_destroy_state = drm_atomic_helper_connector_destroy_state,
+};
+
+static struct drm_writeback_connector *
+fence_unmanaged_writeback_create(struct kunit *test, struct drm_device *drm)
+{
+	struct drm_writeback_connector *wb_connector;
+
+	wb_connector = kzalloc_obj(*wb_connector);
+	KUNIT_ASSERT_NOT_NULL(test, wb_connector);
+	KUNIT_ASSERT_EQ(test, 0,
+			drm_writeback_connector_init(drm, wb_connector,
+						     &fence_unmanaged_connector_funcs,
+						     NULL, fence_formats,
+						     ARRAY_SIZE(fence_formats), 1));
+
+	return wb_connector;
+}
+
+/* What the driver frees itself, the device stays. */
+static void drm_test_fence_pending_mode_config_gone(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	const struct fence_source *source = test->param_value;
+	struct drm_writeback_connector *wb_connector;
+	struct fence_gone_cb cb = {};
+	struct dma_fence *fence;
+	struct drm_crtc *crtc;
+
+	crtc = fence_unmanaged_crtc_create(test, drm);
+	wb_connector = fence_unmanaged_writeback_create(test, drm);
+	fence = source->writeback ? drm_writeback_get_out_fence(wb_connector) :
+				    drm_crtc_create_fence(crtc);
+	KUNIT_ASSERT_NOT_NULL(test, fence);
+	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &cb.base,
+							fence_gone_callback));
+	drm_mode_config_cleanup(drm);
+	fence_expect_gone(test, fence, &cb);
+	dma_fence_put(fence);
+
+	fence_device_destroy(test, drm);
+}
+
+/* A CRTC that goes away by itself. No one waits for readers of its names. */
+static void drm_test_fence_crtc_gone_under_reader(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct slow_reader reader = {};
+	struct task_struct *task;
+	struct drm_crtc *crtc;
+
+	crtc = fence_unmanaged_crtc_create(test, drm);
+	reader.fence = drm_crtc_create_fence(crtc);
+	KUNIT_ASSERT_NOT_NULL(test, reader.fence);
+
+	task = slow_reader_start(test, &reader);
+	dma_fence_signal(reader.fence);
+	fence_crtc_destroy(crtc);
+	KUNIT_EXPECT_FALSE(test, READ_ONCE(reader.left));
+
+	drm_mode_config_cleanup(drm);
+	slow_reader_finish(test, &reader, task, &fence_kms_driver, "CRTC:");
+	fence_device_destroy(test, drm);
+}
+
+/*
+ * Module unload: the driver's constants stay for a grace period, then they are
+ * gone as well.
+ */
+static void drm_test_fence_module_gone(struct kunit *test)
+{
+	struct drm_driver *driver;
+	struct drm_device *drm;
+	struct dma_fence *fence;
+	struct fence_names names;
+	char *name;
+
+	driver = kmemdup(&fence_kms_driver, sizeof(*driver), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, driver);
+	name = kstrdup("fence-module", GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, name);
+	driver->name = name;
+
+	drm = fence_device_create(test, driver);
+	fence = fence_create(test, drm);
+	fence_read_names(fence, &names);
+	KUNIT_EXPECT_STREQ(test, names.driver, "fence-module");
+
+	dma_fence_signal(fence);
+	fence_device_destroy(test, drm);
+	synchronize_rcu();
+	kfree(driver);
+	kfree(name);
+
+	fence_read_names(fence, &names);
+	KUNIT_EXPECT_STREQ(test, names.driver, "detached-driver");
+	KUNIT_EXPECT_STREQ(test, names.timeline, "signaled-timeline");
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 1);
+	dma_fence_put(fence);
+}
+
+/*
+ * A commit that fails drops its fence unsignaled. The CRTC must not hold on to
+ * it, or else userspace fills the memory with commits that fail. A reader in an
+ * RCU section looks at the reference count of what is about to be freed.
+ */
+struct fence_counter {
+	struct dma_fence *fence;
+	struct completion reading;
+	bool replaced;
+	unsigned int refs;
+};
+
+static int fence_counter_thread(void *arg)
+{
+	struct fence_counter *counter = arg;
+	unsigned int ms;
+
+	rcu_read_lock();
+	complete(&counter->reading);
+	for (ms = 0; ms < 1000 && !READ_ONCE(counter->replaced); ms++)
+		mdelay(1);
+	if (READ_ONCE(counter->replaced))
+		counter->refs = kref_read(&counter->fence->refcount);
+	rcu_read_unlock();
+
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
+
+	return 0;
+}
+
+static void drm_test_fence_failed_commit(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct drm_crtc *crtc = fence_crtc_create(test, drm);
+	struct fence_counter counter = { .refs = UINT_MAX };
+	struct task_struct *task;
+	struct dma_fence *next;
+
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "requires at least 2 CPUs");
+
+	counter.fence = drm_crtc_create_fence(crtc);
+	KUNIT_ASSERT_NOT_NULL(test, counter.fence);
+
+	init_completion(&counter.reading);
+	task = kthread_run(fence_counter_thread, &counter, "drm-fence-counter");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
+	wait_for_completion(&counter.reading);
+
+	dma_fence_put(counter.fence);
+	next = drm_crtc_create_fence(crtc);
+	WRITE_ONCE(counter.replaced, true);
+	kthread_stop(task);
+	KUNIT_EXPECT_EQ(test, counter.refs, 0);
+
+	/* The same for a fence that signaled, and that userspace still has. */
+	KUNIT_ASSERT_NOT_NULL(test, next);
+	dma_fence_signal(next);
+	dma_fence_put(drm_crtc_create_fence(crtc));
+	KUNIT_EXPECT_EQ(test, kref_read(&next->refcount), 1);
+	dma_fence_put(next);
+
+	fence_device_destroy(test, drm);
 }
 
 static void drm_test_fence_mode_config_waits_for_reader(struct kunit *test)
@@ -582,6 +913,15 @@ static struct kunit_case drm_fence_tests[] = {
 	KUNIT_CASE_PARAM(drm_test_fence_device_gone, fence_source_gen_params),
 	KUNIT_CASE_PARAM(drm_test_fence_device_gone_syncobj,
 			 fence_source_gen_params),
+	KUNIT_CASE_PARAM(drm_test_fence_module_gone, fence_source_gen_params),
+	KUNIT_CASE_PARAM(drm_test_fence_pending_device_gone,
+			 fence_source_gen_params),
+	KUNIT_CASE_PARAM(drm_test_fence_pending_mode_config_gone,
+			 fence_source_gen_params),
+	KUNIT_CASE(drm_test_fence_pending_some),
+	KUNIT_CASE(drm_test_fence_job_queued),
+	KUNIT_CASE(drm_test_fence_failed_commit),
+	KUNIT_CASE(drm_test_fence_crtc_gone_under_reader),
 	KUNIT_CASE_PARAM(drm_test_fence_release_waits_for_reader,
 			 fence_source_gen_params),
 	KUNIT_CASE(drm_test_fence_mode_config_waits_for_reader),

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Fences that signal when an atomic commit is on screen (OUT_FENCE_PTR of a CRTC)
+ * or in memory (WRITEBACK_OUT_FENCE_PTR of a writeback connector).
+ *
+ * Userspace keeps them as sync_files for as long as it likes, also after the
+ * device is gone. So they carry what their callbacks need: a lock of their own,
+ * the name of the timeline, and the name of the driver, a constant of the
+ * driver module. No one has to wait before a CRTC or a connector is freed.
+ */
+
+#include <linux/dma-fence.h>
+#include <linux/list.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/stdarg.h>
+#include <linux/string.h>
+
+#include <drm/drm_device.h>
+#include <drm/drm_drv.h>
+#include <drm/drm_out_fence.h>
+
+#include "drm_crtc_internal.h"
+
+struct drm_out_fence {
+	struct dma_fence base;
+	struct list_head pending;	/* in &drm_out_fence_timeline.pending */
+	const char *driver_name;
+	char timeline_name[sizeof_field(struct drm_out_fence_timeline, name)];
+};
+
+static struct drm_out_fence *to_drm_out_fence(struct dma_fence *fence)
+{
+	/* The default release frees the memory of the dma_fence. */
+	BUILD_BUG_ON(offsetof(struct drm_out_fence, base));
+
+	return container_of(fence, struct drm_out_fence, base);
+}
+
+static const char *drm_out_fence_get_driver_name(struct dma_fence *fence)
+{
+	return to_drm_out_fence(fence)->driver_name;
+}
+
+static const char *drm_out_fence_get_timeline_name(struct dma_fence *fence)
+{
+	return to_drm_out_fence(fence)->timeline_name;
+}
+
+static const struct dma_fence_ops drm_out_fence_ops = {
+	.get_driver_name = drm_out_fence_get_driver_name,
+	.get_timeline_name = drm_out_fence_get_timeline_name,
+};
+
+/*
+ * drm_out_fence_timeline_init - set up a timeline without fences
+ * @timeline: the timeline
+ * @fmt: printf() format of its name, cut off at the size of
+ *	 &drm_out_fence_timeline.name
+ */
+void drm_out_fence_timeline_init(struct drm_out_fence_timeline *timeline,
+				 const char *fmt, ...)
+{
+	va_list args;
+
+	timeline->context = dma_fence_context_alloc(1);
+	timeline->seqno = 0;
+	spin_lock_init(&timeline->lock);
+	INIT_LIST_HEAD(&timeline->pending);
+
+	va_start(args, fmt);
+	vsnprintf(timeline->name, sizeof(timeline->name), fmt, args);
+	va_end(args);
+}
+
+/*
+ * drm_out_fence_timeline_fini - signal what is still pending
+ * @timeline: the timeline
+ *
+ * Whoever waits for a frame of a device that goes away learns so: fences that
+ * are not signaled yet get the error -ENODEV. The caller has made sure that no
+ * new fence is created. The driver may still signal old ones, without effect.
+ *
+ * Context: Process context.
+ */
+void drm_out_fence_timeline_fini(struct drm_out_fence_timeline *timeline)
+{
+	struct drm_out_fence *fence, *next;
+	unsigned long flags;
+	LIST_HEAD(pending);
+
+	spin_lock(&timeline->lock);
+	list_splice_init(&timeline->pending, &pending);
+	spin_unlock(&timeline->lock);
+
+	list_for_each_entry_safe(fence, next, &pending, pending) {
+		list_del(&fence->pending);
+
+		dma_fence_lock_irqsave(&fence->base, flags);
+		if (!dma_fence_test_signaled_flag(&fence->base)) {
+			dma_fence_set_error(&fence->base, -ENODEV);
+			dma_fence_signal_locked(&fence->base);
+		}
+		dma_fence_unlock_irqrestore(&fence->base, flags);
+
+		dma_fence_put(&fence->base);
+	}
+}
+
+/*
+ * drm_out_fence_create - create the next fence of a timeline
+ * @timeline: the timeline
+ * @dev: the device it belongs to
+ *
+ * Context: Process context, may sleep.
+ * Returns: a fence with one reference for the caller, or NULL if there is no
+ * memory for it.
+ */
+struct dma_fence *drm_out_fence_create(struct drm_out_fence_timeline *timeline,
+				       struct drm_device *dev)
+{
+	struct drm_out_fence *fence, *old, *next;
+
+	fence = kzalloc_obj(*fence);
+	if (!fence)
+		return NULL;
+
+	fence->driver_name = dev->driver->name;
+	strscpy(fence->timeline_name, timeline->name);
+
+	spin_lock(&timeline->lock);
+
+	/*
+	 * Forget what does not need drm_out_fence_timeline_fini() any more: the
+	 * signaled ones, and those of commits that failed, to which nobody else
+	 * has a reference. There are as many as frames are in flight.
+	 */
+	list_for_each_entry_safe(old, next, &timeline->pending, pending) {
+		if (dma_fence_test_signaled_flag(&old->base) ||
+		    kref_read(&old->base.refcount) == 1) {
+			list_del(&old->pending);
+			dma_fence_put(&old->base);
+		}
+	}
+
+	dma_fence_init(&fence->base, &drm_out_fence_ops, NULL,
+		       timeline->context, ++timeline->seqno);
+	dma_fence_get(&fence->base);
+	list_add_tail(&fence->pending, &timeline->pending);
+
+	spin_unlock(&timeline->lock);
+
+	return &fence->base;
+}

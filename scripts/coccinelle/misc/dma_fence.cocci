@@ -1,0 +1,517 @@
+// SPDX-License-Identifier: GPL-2.0-only
+///
+/// Find code that breaks when a struct dma_fence signals.
+///
+/// Signaling takes two things away from a fence: ops becomes NULL, unless the
+/// issuer implements ->release() or ->wait(), and the lock may be gone one RCU
+/// grace period later, unless it is the one inside of the fence.  Reported are
+///  1. ops read or written without an RCU accessor;
+///  2. BUG_ON(), WARN_ON() and the like on ops: they can fire as it signals;
+///  3. the address of the lock used to find its owner, by extern_lock or
+///     container_of(): with an inline lock that leads nowhere;
+///  4. the lock of a fence taken after the fence was signaled, seen signaled or
+///     waited for;
+///  5. a lock that dma_fence_spinlock() returned under rcu_read_lock(), taken
+///     after rcu_read_unlock();
+///  6. a fence traced by name outside of rcu_read_lock();
+///  7. ->release() that frees the fence with no regard for RCU readers.
+///
+//# Patch mode only wraps comparisons of ops with the address of an ops table in
+//# rcu_access_pointer(), and leaves assertions alone. That is always safe, but if
+//# the ops detach, the result is "not equal" for a signaled fence.
+//#
+//# What is a fence is decided by type. A structure with a fence inside has to be
+//# defined in the file or in a header that the file includes with quotes. Trace
+//# event macros cannot be parsed; use sparse for what is inside of them.
+//#
+//# A fence is not followed into other functions, nor from one expression to
+//# another. In 4, taking the lock again is fine if it is inside of the fence.
+///
+// Confidence: High
+// Options: --local-includes --include-headers-for-types --include-headers --no-loops
+// Keywords: dma_fence, ops, extern_lock, dma_fence_spinlock
+
+virtual patch
+virtual context
+virtual org
+virtual report
+
+@initialize:python@
+@@
+
+import re
+
+# The core has to use these members, and its KUnit tests look at the ops and take
+# the lock of a signaled fence on purpose.
+own = re.compile(r"(^|/)(dma-fence\.[ch]|st-dma-fence[^/]*\.c)$")
+said = set()
+
+def foreign(p):
+    return own.search(p[0].file) is None
+
+# An assertion can mention ops several times, and several paths can lead to one
+# lock. Say it once for each place.
+def say(p, msg):
+    place = (p[0].file, p[0].line, p[0].column)
+    if place not in said:
+        said.add(place)
+        show(p[0], msg)
+
+@initialize:python depends on report@
+@@
+
+def show(p, msg):
+    coccilib.report.print_report(p, msg)
+
+@initialize:python depends on org@
+@@
+
+def show(p, msg):
+    coccilib.org.print_safe_todo(p, msg)
+
+// -----------------------------------------------------------------------------
+// 1, 2: ops
+
+@accessor@
+expression E;
+identifier fn =~ "^(rcu_|RCU_INIT_POINTER$|unrcu_pointer$)";
+position ok;
+@@
+
+fn(\(E->ops@ok\|E.ops@ok\), ...)
+
+// The ops of what is known to be a fence, or is compared with the ops of fences,
+// or has callbacks that nothing else has.
+
+@ops@
+struct dma_fence *f;
+struct dma_fence s;
+struct dma_fence_ops x;
+expression E;
+identifier name =~ "^get_(driver|timeline)_name$";
+position p : script:python() { foreign(p) };
+@@
+
+(
+ f->ops@p
+|
+ s.ops@p
+|
+ \(E->ops@p\|E.ops@p\) == &x
+|
+ \(E->ops@p\|E.ops@p\) != &x
+|
+ \(E->ops@p\|E.ops@p\)->name
+)
+
+@assertion@
+expression E;
+identifier fn =~ "((BUG|WARN)(_ON)?(_ONCE)?|_assert)$";
+position ops.p;
+position pa, in;
+@@
+
+ fn@pa(..., <+... \(E->ops@p@in\|E.ops@p@in\) ...+>, ...)
+
+@depends on context@
+identifier assertion.fn;
+position assertion.pa;
+@@
+
+* fn@pa(...)
+
+// A function that compares ops, and assertions on what it returns.
+
+@helper@
+expression E;
+identifier fn, x;
+position ops.p;
+@@
+
+fn(...)
+{
+<+...
+(
+ \(E->ops@p\|E.ops@p\) == &x
+|
+ \(E->ops@p\|E.ops@p\) != &x
+|
+ rcu_access_pointer(\(E->ops@p\|E.ops@p\)) == &x
+|
+ rcu_access_pointer(\(E->ops@p\|E.ops@p\)) != &x
+)
+...+>
+}
+
+@indirect depends on !patch@
+identifier helper.fn;
+identifier check =~ "((BUG|WARN)(_ON)?(_ONCE)?|_assert)$";
+position pa;
+@@
+
+* check@pa(..., <+... fn(...) ...+>, ...)
+
+@direct depends on !patch@
+expression E;
+position ops.p;
+position q != {accessor.ok,assertion.in};
+@@
+
+* \(E->ops@p@q\|E.ops@p@q\)
+
+@compared@
+expression E;
+identifier x;
+position direct.q;
+position pc;
+@@
+
+(
+ \(E->ops@q@pc\|E.ops@q@pc\) == &x
+|
+ \(E->ops@q@pc\|E.ops@q@pc\) != &x
+)
+
+@called@
+expression E;
+identifier fn;
+position direct.q;
+@@
+
+ \(E->ops@q\|E.ops@q\)->fn
+
+@depends on patch@
+expression E;
+identifier x;
+position ops.p;
+position q != {accessor.ok,assertion.in};
+@@
+
+(
+- E->ops@p@q
++ rcu_access_pointer(E->ops)
+  == &x
+|
+- E->ops@p@q
++ rcu_access_pointer(E->ops)
+  != &x
+|
+- E.ops@p@q
++ rcu_access_pointer(E.ops)
+  == &x
+|
+- E.ops@p@q
++ rcu_access_pointer(E.ops)
+  != &x
+)
+
+// -----------------------------------------------------------------------------
+// 3: the issuer found by its lock
+
+@parent depends on !patch@
+expression E;
+position p : script:python() { foreign(p) };
+@@
+
+(
+* E->extern_lock@p
+|
+* E.extern_lock@p
+|
+* container_of(dma_fence_spinlock@p(E), ...)
+)
+
+// -----------------------------------------------------------------------------
+// 4: the lock of a signaled fence
+
+@done depends on !patch exists@
+symbol false;
+expression f, e;
+identifier spin_lock =~ "^(raw_)?spin_(try)?lock";
+position p1;
+position p2 : script:python() { foreign(p2) };
+@@
+
+(
+* dma_fence_signal@p1(f)
+|
+* dma_fence_signal_locked@p1(f)
+|
+* dma_fence_signal_timestamp@p1(f, ...)
+|
+* dma_fence_signal_timestamp_locked@p1(f, ...)
+|
+* dma_fence_check_and_signal@p1(f)
+|
+* dma_fence_check_and_signal_locked@p1(f)
+|
+* dma_fence_wait@p1(f, false)
+)
+... when != f = e
+    when != &f
+(
+* dma_fence_lock_irqsave@p2(f, ...)
+|
+* spin_lock@p2(dma_fence_spinlock(f), ...)
+)
+
+@unsignaled@
+expression f;
+position n;
+@@
+
+ !\(dma_fence_is_signaled@n\|dma_fence_test_signaled_flag@n\)(f)
+
+@inside depends on !patch exists@
+expression f, e;
+statement S;
+identifier spin_lock =~ "^(raw_)?spin_(try)?lock";
+position p1 != unsignaled.n;
+position p2 : script:python() { foreign(p2) };
+@@
+
+(
+* if (<+... \(dma_fence_is_signaled@p1\|dma_fence_test_signaled_flag@p1\)(f) ...+>)
+  {
+  ... when any
+      when != f = e
+      when != &f
+(
+*   dma_fence_lock_irqsave@p2(f, ...)
+|
+*   spin_lock@p2(dma_fence_spinlock(f), ...)
+)
+  ... when any
+  }
+|
+* if (<+... \(dma_fence_is_signaled@p1\|dma_fence_test_signaled_flag@p1\)(f) ...+>)
+  {
+  ... when any
+      when != f = e
+      when != &f
+(
+*   dma_fence_lock_irqsave@p2(f, ...)
+|
+*   spin_lock@p2(dma_fence_spinlock(f), ...)
+)
+  ... when any
+  } else S
+)
+
+@after depends on !patch exists@
+expression f, e, c;
+identifier l;
+identifier spin_lock =~ "^(raw_)?spin_(try)?lock";
+position unsignaled.n;
+position p2 : script:python() { foreign(p2) };
+@@
+
+* if (
+(
+*   !\(dma_fence_is_signaled@n\|dma_fence_test_signaled_flag@n\)(f)
+|
+*   !\(dma_fence_is_signaled@n\|dma_fence_test_signaled_flag@n\)(f) || c
+|
+*   c || !\(dma_fence_is_signaled@n\|dma_fence_test_signaled_flag@n\)(f)
+)
+  )
+(
+  return ...;
+|
+  goto l;
+|
+  continue;
+|
+  { ... return ...; }
+|
+  { ... goto l; }
+|
+  { ... continue; }
+)
+  ... when != f = e
+      when != &f
+(
+* dma_fence_lock_irqsave@p2(f, ...)
+|
+* spin_lock@p2(dma_fence_spinlock(f), ...)
+)
+
+// -----------------------------------------------------------------------------
+// 5: a lock that outlives the RCU section in which it was found
+
+@outlives depends on !patch exists@
+expression f, e;
+identifier l;
+type T;
+identifier spin_lock =~ "^(raw_)?spin_(try)?lock";
+position p1 : script:python() { foreign(p1) };
+position p2;
+@@
+
+rcu_read_lock();
+... when != rcu_read_unlock();
+(
+* l = dma_fence_spinlock@p1(f);
+|
+* T l = dma_fence_spinlock@p1(f);
+)
+... when != l = e
+rcu_read_unlock();
+... when != l = e
+* spin_lock@p2(l, ...)
+
+// -----------------------------------------------------------------------------
+// 6: names outside of RCU
+
+@protected exists@
+symbol rcu;
+position ok;
+@@
+
+(
+ rcu_read_lock();
+|
+ guard(rcu)();
+)
+... when != rcu_read_unlock();
+    when any
+(
+ trace_dma_fence_emit@ok(...);
+|
+ trace_dma_fence_destroy@ok(...);
+|
+ trace_dma_fence_wait_start@ok(...);
+|
+ trace_dma_fence_wait_end@ok(...);
+)
+
+@names depends on !patch@
+position p : script:python() { foreign(p) };
+position q != protected.ok;
+@@
+
+(
+* trace_dma_fence_emit@p@q(...);
+|
+* trace_dma_fence_destroy@p@q(...);
+|
+* trace_dma_fence_wait_start@p@q(...);
+|
+* trace_dma_fence_wait_end@p@q(...);
+)
+
+// -----------------------------------------------------------------------------
+// 7: release without a grace period
+
+@table@
+identifier x, fn;
+@@
+
+struct dma_fence_ops x = { .release = fn, };
+
+@release depends on !patch@
+identifier table.fn;
+identifier f, o, to;
+type T;
+position p : script:python() { foreign(p) };
+@@
+
+fn(struct dma_fence *f)
+{
+<+...
+(
+* kfree@p(f);
+|
+  T o = to(f, ...);
+  ...
+* kfree@p(o);
+|
+  o = to(f, ...);
+  ...
+* kfree@p(o);
+)
+...+>
+}
+
+// -----------------------------------------------------------------------------
+// What to say. The more specific of two messages about one place comes first.
+
+@script:python depends on report || org@
+p << direct.q;
+fn << called.fn;
+@@
+
+say(p, "ERROR: ->%s() called through the ops of a fence: signaling sets them to NULL unless they have ->release() or ->wait()" % (fn))
+
+@script:python depends on report || org@
+p << compared.pc;
+@@
+
+say(p, "WARNING: ops of a fence compared without rcu_access_pointer()")
+
+@script:python depends on report || org@
+p << direct.q;
+@@
+
+say(p, "WARNING: ops of a fence used without an RCU accessor; dma_fence_was_initialized() tells if it was initialized")
+
+@script:python depends on report || org@
+p << assertion.pa;
+fn << assertion.fn;
+@@
+
+say(p, "ERROR: %s() on the ops of a fence: signaling sets them to NULL unless they have ->release() or ->wait()" % (fn))
+
+@script:python depends on report || org@
+p << indirect.pa;
+fn << helper.fn;
+check << indirect.check;
+@@
+
+say(p, "ERROR: %s() on what %s() reads from the ops of a fence: signaling sets them to NULL unless they have ->release() or ->wait()" % (check, fn))
+
+@script:python depends on report || org@
+p << parent.p;
+@@
+
+say(p, "ERROR: lock of a fence used to find its issuer; keep a pointer next to the fence")
+
+@script:python depends on report || org@
+p << done.p2;
+s << done.p1;
+@@
+
+say(p, "ERROR: lock of a fence taken, which unless inline may be gone since the fence was signaled or waited for on line %s" % (s[0].line))
+
+@script:python depends on report || org@
+p << inside.p2;
+s << inside.p1;
+@@
+
+say(p, "ERROR: lock of a fence taken, which unless inline may be gone since the fence was seen signaled on line %s" % (s[0].line))
+
+@script:python depends on report || org@
+p << after.p2;
+s << unsignaled.n;
+@@
+
+say(p, "ERROR: lock of a fence taken, which unless inline may be gone since the fence was seen signaled on line %s" % (s[0].line))
+
+@script:python depends on report || org@
+p << outlives.p1;
+s << outlives.p2;
+@@
+
+say(p, "ERROR: lock of a fence looked up under rcu_read_lock(), but taken after rcu_read_unlock() on line %s" % (s[0].line))
+
+@script:python depends on report || org@
+p << names.p;
+@@
+
+say(p, "WARNING: names of a fence traced without rcu_read_lock()")
+
+@script:python depends on report || org@
+p << release.p;
+@@
+
+say(p, "ERROR: kfree() of a fence that RCU readers may still look at; use dma_fence_free() or call_rcu()")

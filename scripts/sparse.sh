@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# sparse.sh ARCH...: sparse and W=1 on every C file that the series touches and on
+# every issuer of fences, before and after. um has dma-buf and the DRM core, x86_64
+# the drivers, arm64 those that do not build for x86. The series may add no message,
+# and has none about dma_fence.
+. "$(dirname "$0")/common.sh"
+
+core='^drivers/(dma-buf|gpu/drm/[^/]*\.c|gpu/drm/tests|gpu/drm/scheduler)'
+arm='^drivers/gpu/drm/imagination/'
+
+files() {	# ARCH
+	{
+		git -C "$tree" diff --name-only base HEAD -- 'drivers/*.c'
+		git -C "$tree" grep -lE '\<dma_fence_init(64)?\(' HEAD -- 'drivers/*.c' | sed 's/^HEAD://'
+	} | grep -v '/i915/selftests/' | sort -u | case $1 in
+	um) grep -E "$core" ;;
+	arm64) grep -vE "$core" | grep -E "$arm" ;;
+	x86_64) grep -vE "$core" | grep -vE "$arm" ;;
+	esac
+}
+
+prepare() {	# ARCH SRC OUT
+	local arch=$1 src=$2 out=$3
+	mkdir -p "$out"
+	if [ "$arch" = um ]; then
+		make -C "$src" ARCH=um O="$out" KCONFIG_ALLCONFIG="$top/configs/kunit-uml.config" alldefconfig
+	else
+		make -C "$src" ARCH="$arch" O="$out" allmodconfig
+		# What needs tools that single objects do not.
+		"$src/scripts/config" --file "$out/.config" -d WERROR -d MODULE_SIG -d RUST -d GCC_PLUGINS \
+			-d DEBUG_INFO_BTF -d DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT -e DEBUG_INFO_NONE
+		make -C "$src" ARCH="$arch" O="$out" olddefconfig
+	fi
+	make -C "$src" ARCH="$arch" O="$out" -j"$jobs" prepare
+	touch "$out/.prepared"
+}
+
+# One line a message, with the types that sparse puts on lines of their own.
+join_messages() {
+	awk '
+		function flush() { if (text != "") print text; text = "" }
+		/: (warning|error): / { flush(); text = $0; next }
+		text != "" && /^[^ ]+:[0-9]+:[0-9]+:    / { sub(/^[^ ]+:[0-9]+:[0-9]+: +/, ""); text = text " | " $0; next }
+		{ flush() }
+		END { flush() }'
+}
+
+messages() {	# ARCH SRC LOG: into LOG, without line numbers
+	local arch=$1 src=$2 log=$3 out=$2.sparse-$1 raw=$3.raw list=() file
+	[ -f "$out/.prepared" ] || prepare "$arch" "$src" "$out" >"$log.prepare" 2>&1 ||
+		{ tail -n 20 "$log.prepare"; return 1; }
+	for file in $(files "$arch"); do
+		[ ! -f "$src/$file" ] || list+=("${file%.c}.o")
+	done
+	[ ${#list[@]} -gt 0 ] || { echo "nothing to check for $arch"; return 1; }
+	(cd "$out" && rm -f "${list[@]}")
+	make -k -C "$src" ARCH="$arch" O="$out" -j"$jobs" C=1 W=1 CHECK="$build/tools/bin/sparse" "${list[@]}" >"$raw" 2>&1 ||
+		{ grep -E 'error|\*\*\*' "$raw" | head -n 20; echo "see ${raw#"$top"/}"; return 1; }
+	[ "$(grep -c '^  CHECK ' "$raw")" -ge ${#list[@]} ] ||
+		{ echo "sparse did not run on every object, see ${raw#"$top"/}"; return 1; }
+	join_messages <"$raw" | sed -E "s|$src/||g; s|:[0-9]+:[0-9]+:|:|" >"$log"
+	objects=${#list[@]}
+}
+
+rc=0
+for arch; do
+	case $arch in
+	um|x86_64) cross= ;;
+	arm64) cross=aarch64-linux-gnu- ;;
+	*) die "sparse.sh: use um, x86_64 or arm64, not '$arch'" ;;
+	esac
+	[ "$arch" != "$(uname -m | sed 's/aarch64/arm64/')" ] || cross=
+	export CROSS_COMPILE=$cross
+	log=$logs/sparse-$arch
+	messages "$arch" "$base_tree" "$log.base" && messages "$arch" "$tree" "$log.series" || { rc=1; continue; }
+	new=$(comm -13 <(sort -u "$log.base") <(sort -u "$log.series"))
+	[ -z "$new" ] || { echo "new with the series:"; echo "$new"; rc=1; }
+	! grep dma_fence "$log.series" || { echo "these are about dma_fence"; rc=1; }
+	echo "$arch: $objects objects, messages about dma_fence: base $(grep -c dma_fence "$log.base"), series $(grep -c dma_fence "$log.series")"
+done
+exit $rc

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# violations.sh: each case of the KUnit suite dma-buf-fence-violations does what an
+# issuer must not do, in a UML boot of its own, as lockdep turns itself off after a
+# report. Fails if the case fails, or if the kernel log lacks the report.
+. "$(dirname "$0")/common.sh"
+
+out=$tree.kunit-um
+[ -x "$out/linux" ] || die "there is no KUnit kernel yet: run 'make kunit' first"
+cd "$tree"
+
+passed=0
+failed=0
+while read -r name report; do
+	[ -n "$name" ] || continue
+	log=$logs/violation-$name
+	rc=0
+	./tools/testing/kunit/kunit.py exec --build_dir="$out" --kernel_args seccomp=on --kernel_args ncpus=2 \
+		--kernel_args dmabuf_kunit.provoke=1 --timeout 60 "dma-buf-fence-violations.$name" \
+		>"$log.log" 2>&1 </dev/null || rc=$?
+	cp -f "$out/test.log" "$log.kernel.log" 2>/dev/null || : >"$log.kernel.log"
+	if [ $rc -eq 0 ] && grep -q 'tests: passed: 1$' "$log.log" && grep -aqF "$report" "$log.kernel.log"; then
+		passed=$((passed + 1))
+		echo "  $name: reported, \"$report\""
+	else
+		failed=$((failed + 1))
+		echo "  $name: NOT reported as \"$report\", logs: ${log#"$top"/}.log and .kernel.log"
+	fi
+done <<'TABLE'
+list_lock			possible circular locking dependency detected
+list_lock_after_nesting		possible circular locking dependency detected
+two_issuers			possible circular locking dependency detected
+one_issuer			possible recursive locking detected
+sleep_in_enable_signaling	sleeping function called from invalid context
+sleep_in_name			sleeping function called from invalid context
+name_without_rcu		suspicious RCU usage
+signal_without_lock		at dma_fence_signal_timestamp_locked
+signal_in_enable_signaling	signaled the fence
+drop_lock_in_enable_signaling	at __dma_fence_enable_signaling
+TABLE
+echo "$passed violations reported, $failed not"
+[ $failed -eq 0 ]

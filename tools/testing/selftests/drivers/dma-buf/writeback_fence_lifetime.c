@@ -1,0 +1,649 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What becomes of the fences of a display that goes away at a bad time?
+ *
+ * A writeback connector stores what a CRTC displays, and tells by a fence when
+ * it is done. That fence depends on its issuer as that of a CRTC does, and on
+ * one thing more: somebody has to end it if the device goes first. The test
+ * makes a vkms instance of its own with such a connector, and then
+ *
+ *  - asks the newest fences for names and status while they signal,
+ *  - takes the device away and uses the old fences in every way there is,
+ *  - takes it away with writebacks that vkms will never get to, and expects
+ *    their fences to end with -ENODEV,
+ *  - takes it away in the middle of a storm of commits,
+ *  - does all that a thousand times and looks for memory that was lost on the
+ *    way. WRITEBACK_FENCE_ROUNDS=N in the environment makes that N times.
+ *
+ * Answers are checked, and so is the kernel log: a use after free is not an
+ * errno. Only a kernel with CONFIG_KASAN reports all of them, and only with
+ * "kasan_multi_shot" on its command line more than one per boot. Lost memory is
+ * reported by CONFIG_DEBUG_KMEMLEAK.
+ *
+ * Run it as root, on a kernel with CONFIG_DRM_VKMS: ./writeback_fence_lifetime
+ * It needs no free display, and leaves other DRM devices alone.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "out_fence_util.h"
+
+#define STRESS_MS	3000	/* at least ... */
+#define STRESS_FRAMES	60	/* ... and until this many, or */
+#define STRESS_MAX_MS	10000
+#define MAX_FENCES	1000
+
+#define ROUNDS		1000
+#define ROUNDS_VAR	"WRITEBACK_FENCE_ROUNDS"
+
+TEST(kernel_reports_use_after_free)
+{
+	const char *why = cannot_report_use_after_free();
+
+	if (why)
+		SKIP(return, "%s", why);
+	if (!file_contains("/proc/cmdline", "kasan_multi_shot"))
+		TH_LOG("no kasan_multi_shot: only the first failing case is named");
+}
+
+TEST(kernel_reports_leaks)
+{
+	const char *why = cannot_report_leaks();
+
+	if (why)
+		SKIP(return, "%s", why);
+}
+
+/* Sets up or skips; @kmsg and @d are for the teardown. */
+static bool prepare(struct __test_metadata *_metadata, struct display *d,
+		    int *kmsg)
+{
+	const char *why;
+
+	d->writeback = true;
+	why = display_prepare(d, kmsg);
+	if (why)
+		SKIP(return false, "%s", why);
+	return true;
+}
+
+/* A page flip with a writeback, or without if @writeback is NULL. */
+static const char *writeback_start(struct display *d, struct fence *out,
+				   struct fence *writeback)
+{
+	const struct flip flip = {
+		.pipes = 1,
+		.writebacks = !!writeback,
+	};
+
+	return flip_commit(d, &flip, out, writeback);
+}
+
+/* How a fence ended; and that it did, which is checked before. */
+static int status_of(const struct fence *f)
+{
+	struct sync_fence_info fi;
+	struct sync_file_info info;
+
+	return get_info(f, 1, &info, &fi) ? INT_MIN : info.status;
+}
+
+/* The device has gone; what follows does not touch it, it only keeps fences. */
+FIXTURE(after_device_gone)
+{
+	struct display display;
+	struct fence out[6], writebacks[6];
+	int kmsg;
+};
+
+FIXTURE_VARIANT(after_device_gone)
+{
+	const char *(*use)(struct fence *f, struct fence *other);
+};
+
+FIXTURE_VARIANT_ADD(after_device_gone, info_count)
+{
+	.use = use_info_count,
+};
+
+FIXTURE_VARIANT_ADD(after_device_gone, info_one)
+{
+	.use = use_info_one,
+};
+
+FIXTURE_VARIANT_ADD(after_device_gone, info_many)
+{
+	.use = use_info_many,
+};
+
+FIXTURE_VARIANT_ADD(after_device_gone, poll)
+{
+	.use = use_poll,
+};
+
+FIXTURE_VARIANT_ADD(after_device_gone, merge_self)
+{
+	.use = use_merge_self,
+};
+
+FIXTURE_VARIANT_ADD(after_device_gone, merge)
+{
+	.use = use_merge,
+};
+
+FIXTURE_VARIANT_ADD(after_device_gone, deadline)
+{
+	.use = use_deadline,
+};
+
+FIXTURE_VARIANT_ADD(after_device_gone, dup)
+{
+	.use = use_dup,
+};
+
+FIXTURE_VARIANT_ADD(after_device_gone, other_process)
+{
+	.use = use_other_process,
+};
+
+FIXTURE_VARIANT_ADD(after_device_gone, close_polled)
+{
+	.use = use_close_polled,
+};
+
+FIXTURE_VARIANT_ADD(after_device_gone, close_unpolled)
+{
+	.use = use_close_unpolled,
+};
+
+/* vkms wants to clean up after one writeback before it starts the next. */
+#define CLEANUP_MS	20
+
+FIXTURE_SETUP(after_device_gone)
+{
+	unsigned int i, n = ARRAY_SIZE(self->writebacks);
+
+	if (!prepare(_metadata, &self->display, &self->kmsg))
+		return;
+	ASSERT_FINE(display_start(&self->display, NORMAL_HZ));
+	for (i = 0; i < n; i++) {
+		struct fence *f = &self->writebacks[i];
+		struct pollfd p = { .events = POLLIN };
+
+		ASSERT_FINE(writeback_start(&self->display, &self->out[i], f));
+		/* all histories: polled never, pending, signaled; info or not */
+		p.fd = f->fd;
+		if (i % 3 == 1) {
+			ASSERT_LE(0, poll(&p, 1, 0));
+			f->polled = true;
+		}
+		if (i % 3 == 2)
+			ASSERT_FINE(use_poll(f, NULL));
+		else
+			ASSERT_FINE(wait_untouched(f));
+		sleep_ms(CLEANUP_MS);
+		if (i >= 3)
+			ASSERT_FINE(use_info(f, 1));
+	}
+	ASSERT_FINE(display_destroy(&self->display));
+}
+
+FIXTURE_TEARDOWN(after_device_gone)
+{
+	/* first: closing the rest is not what is tested here */
+	EXPECT_FINE(kmsg_check(self->kmsg));
+}
+
+TEST_F(after_device_gone, use)
+{
+	unsigned int i, n = ARRAY_SIZE(self->writebacks);
+
+	for (i = 0; i < n; i++)
+		EXPECT_FINE(variant->use(&self->writebacks[i],
+					 &self->writebacks[(i + 1) % n]));
+	/* in this one, those that are left merge with the fences of the CRTC */
+	for (i = 0; variant->use == use_merge && i < n; i++)
+		EXPECT_FINE(use_merge(&self->writebacks[i], &self->out[i]));
+}
+
+FIXTURE(display)
+{
+	struct display display;
+	struct fence *out, *writebacks;
+	int kmsg;
+};
+
+FIXTURE_SETUP(display)
+{
+	if (!prepare(_metadata, &self->display, &self->kmsg))
+		return;
+	self->out = calloc(MAX_FENCES, sizeof(*self->out));
+	ASSERT_NE(NULL, self->out);
+	self->writebacks = calloc(MAX_FENCES, sizeof(*self->writebacks));
+	ASSERT_NE(NULL, self->writebacks);
+}
+
+FIXTURE_TEARDOWN(display)
+{
+	EXPECT_FINE(display_destroy(&self->display));
+	EXPECT_FINE(kmsg_check(self->kmsg));
+}
+
+TEST_F_TIMEOUT(display, names_while_signaling, 60)
+{
+	unsigned int i, max = allow_open_files(2 * MAX_FENCES) / 2, frames = 0;
+	struct fence *writebacks = self->writebacks;
+	static struct readers readers;
+	const char *why = NULL;
+	struct reader sum;
+	__u64 start, time;
+
+	ASSERT_FINE(display_start(&self->display, FAST_HZ));
+	ASSERT_FINE(readers_start(&readers, writebacks, 0, true));
+	start = now_ns();
+	while (!why && frames < max) {
+		time = (now_ns() - start) / NSEC_PER_MSEC;
+		if (time > (frames < STRESS_FRAMES ? STRESS_MAX_MS : STRESS_MS))
+			break;
+		why = writeback_start(&self->display, &self->out[frames],
+				      &writebacks[frames]);
+		if (why)
+			break;
+		atomic_store(&readers.n_fences, ++frames);
+		why = wait_untouched(&writebacks[frames - 1]);
+		sleep_ms(CLEANUP_MS);
+	}
+	EXPECT_EQ(NULL, why)
+		TH_LOG("%s", why);
+	EXPECT_FINE(readers_stop(&readers, &sum));
+
+	TH_LOG("power: %u readers, %u writebacks, %lu reads, %lu of pending fences",
+	       readers.n, frames, sum.reads, sum.pending);
+	TH_LOG("power: status 0 then 1 seen %lu times, names 'vkms' %lu, 'detached-driver' %lu",
+	       sum.both_sides, sum.live_names, sum.gone_names);
+	EXPECT_LT(0u, frames);
+	EXPECT_LT(0ul, sum.pending);
+	EXPECT_LT(0ul, sum.both_sides);
+	EXPECT_LT(0ul, sum.live_names);
+	EXPECT_LT(0ul, sum.gone_names);
+
+	for (i = 0; i < frames; i++) {
+		EXPECT_EQ(1, status_of(&writebacks[i]));
+		EXPECT_FINE(use_all(&writebacks[i]));
+		EXPECT_FINE(use_all(&self->out[i]));
+	}
+}
+
+/* @f is pending, and says who is to blame. */
+static const char *is_pending(const struct fence *f)
+{
+	struct sync_fence_info fi;
+	struct sync_file_info info;
+	const char *why = get_info(f, 1, &info, &fi);
+
+	if (!why && info.status)
+		why = wrong("status %d of a pending fence", info.status);
+	if (!why && strcmp(fi.driver_name, "vkms"))
+		why = wrong("driver_name '%.32s' of a pending fence",
+			    fi.driver_name);
+	return why;
+}
+
+/* The device has gone, and @f, which was pending, has gone with it. */
+static void lost_end(struct __test_metadata *_metadata, struct fence *f)
+{
+	/* stop here: its lock is in memory that is free, and may look taken */
+	ASSERT_EQ(0u, still_pending(f, 1, WAIT_MS))
+		TH_LOG("still pending %u ms after its device has gone", WAIT_MS);
+	EXPECT_EQ(-ENODEV, status_of(f));
+	EXPECT_FINE(use_all(f));
+}
+
+/*
+ * vkms looks for a writeback to do once a frame, and only in what was committed
+ * last. It sends the event of a modeset at once, so that another commit does not
+ * have to wait for the frame. These tests use that. Other drivers leave a
+ * writeback behind when the hardware hangs.
+ */
+TEST_F(display, lost_when_closed)
+{
+	struct fence f;
+
+	ASSERT_FINE(display_start_writeback(&self->display, SLOW_HZ, &f));
+	ASSERT_FINE(is_pending(&f));
+	EXPECT_FINE(display_destroy(&self->display));
+	lost_end(_metadata, &f);
+}
+
+TEST_F(display, lost_when_disabled)
+{
+	struct fence f;
+
+	ASSERT_FINE(display_start_writeback(&self->display, SLOW_HZ, &f));
+	ASSERT_FINE(is_pending(&f));
+	/* the open DRM file keeps the memory, but not the device */
+	EXPECT_FINE(display_disable(&self->display));
+	EXPECT_FINE(display_remove(&self->display));
+	display_close(&self->display);
+	lost_end(_metadata, &f);
+}
+
+TEST_F(display, lost_by_next_commit)
+{
+	struct fence f, out;
+
+	ASSERT_FINE(display_start_writeback(&self->display, SLOW_HZ, &f));
+	ASSERT_FINE(writeback_start(&self->display, &out, NULL));
+	ASSERT_FINE(is_pending(&f));
+	EXPECT_FINE(use_all(&out));
+	EXPECT_FINE(display_destroy(&self->display));
+	lost_end(_metadata, &f);
+}
+
+/* The first to be queued is the first to be completed, whatever was meant. */
+TEST_F(display, lost_one_of_two)
+{
+	struct fence f[2], out;
+
+	ASSERT_FINE(display_start_writeback(&self->display, SLOW_HZ, &f[0]));
+	ASSERT_FINE(writeback_start(&self->display, &out, &f[1]));
+	f[1].may_be_lost = true;
+	ASSERT_FINE(is_pending(&f[0]));
+	ASSERT_FINE(is_pending(&f[1]));
+	EXPECT_FINE(use_all(&out));
+	EXPECT_FINE(use_poll(&f[0], NULL));
+	EXPECT_EQ(1, status_of(&f[0]));
+	EXPECT_FINE(display_destroy(&self->display));
+	EXPECT_FINE(use_all(&f[0]));
+	lost_end(_metadata, &f[1]);
+}
+
+TEST_F(display, lost_and_read)
+{
+	static struct readers readers;
+	struct reader sum;
+	struct fence f;
+
+	ASSERT_FINE(display_start_writeback(&self->display, SLOW_HZ, &f));
+	ASSERT_FINE(is_pending(&f));
+	ASSERT_FINE(readers_start(&readers, &f, 1, false));
+	EXPECT_FINE(display_destroy(&self->display));
+	sleep_ms(50);
+	EXPECT_FINE(readers_stop(&readers, &sum));
+	EXPECT_LT(0ul, sum.pending);
+	lost_end(_metadata, &f);
+}
+
+/* Merged with others, a fence that is lost is the last that they wait for. */
+TEST_F(display, lost_when_merged)
+{
+	struct fence f, out, merged;
+
+	ASSERT_FINE(display_start_writeback(&self->display, SLOW_HZ, &f));
+	ASSERT_FINE(writeback_start(&self->display, &out, NULL));
+	ASSERT_FINE(merge(&f, &out, &merged));
+	EXPECT_EQ(1u, still_pending(&merged, 1, 0));
+	EXPECT_FINE(display_destroy(&self->display));
+	ASSERT_EQ(0u, still_pending(&merged, 1, WAIT_MS))
+		TH_LOG("still pending %u ms after its device has gone", WAIT_MS);
+	EXPECT_FINE(use_close(&merged));
+	EXPECT_FINE(use_all(&out));
+	lost_end(_metadata, &f);
+}
+
+/* Its owner is killed, and what is left is a descriptor that it passed on. */
+TEST_F(display, lost_when_killed)
+{
+	struct fence f = {};
+	int sock[2];
+	char byte;
+	pid_t pid;
+
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sock));
+	/* what the device is called: the child has another pid */
+	ASSERT_FINE(display_open(&self->display));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		close(sock[0]);
+		if (display_set_mode(&self->display, SLOW_HZ, &f) ||
+		    send_fd(sock[1], f.fd))
+			_exit(1);
+		pause();
+		_exit(0);
+	}
+	close(sock[1]);
+	display_close(&self->display);
+	fence_init(&f, "CONNECTOR", self->display.pipes[0].writeback);
+	f.committed = 0;
+	f.may_be_lost = true;
+	f.fd = receive_fd(sock[0]);
+	EXPECT_LE(0, f.fd);
+	kill(pid, SIGKILL);
+	ASSERT_EQ(pid, waitpid(pid, NULL, 0));
+	ASSERT_EQ(0, read(sock[0], &byte, 1));
+	close(sock[0]);
+	ASSERT_LE(0, f.fd);
+	EXPECT_FINE(is_pending(&f));
+	EXPECT_FINE(display_destroy(&self->display));
+	lost_end(_metadata, &f);
+}
+
+/* ---- the device goes in the middle of everything ---- */
+
+#define STORM_PIPES	2
+#define STORM_THREADS	2	/* for each pipe */
+#define STORM_FENCES	128	/* for each thread, of both sorts */
+#define STORM_ROUNDS	6
+#define STORM_MIN	20	/* commits of each thread before the device goes */
+#define STORM_MS	3000	/* at most */
+
+struct storm {
+	struct display *display;
+	pthread_t thread;
+	unsigned int pipe;
+	bool alternate;		/* writebacks only every other time */
+	atomic_bool *stop;
+	struct fence fences[2 * STORM_FENCES];
+	unsigned int n_fences, writebacks, refused;
+	atomic_uint commits;
+	char why[256];
+};
+
+static void *storm_main(void *arg)
+{
+	struct storm *s = arg;
+	struct fence out[MAX_PIPES], writebacks[MAX_PIPES];
+	struct sync_fence_info fi;
+	struct sync_file_info info;
+	const char *why = NULL;
+	unsigned int n = 0;
+	int err;
+
+	while (!why && !atomic_load(s->stop)) {
+		struct flip flip = { .pipes = 1 << s->pipe };
+
+		if (!s->alternate || n % 2)
+			flip.writebacks = flip.pipes;
+		if (s->n_fences + 2 > ARRAY_SIZE(s->fences)) {
+			sleep_ms(1);
+			continue;
+		}
+		err = flip_try(s->display, &flip, out, writebacks);
+		if (err) {
+			/* without a device: EINVAL, since nothing is active */
+			if (err == -EINVAL || err == -ENODEV)
+				s->refused++;
+			else if (err != -EBUSY)
+				why = wrong("flip: %s", strerror(-err));
+			usleep(200);
+			continue;
+		}
+		n++;
+		out[s->pipe].may_be_lost = true;
+		s->fences[s->n_fences++] = out[s->pipe];
+		if (flip.writebacks) {
+			writebacks[s->pipe].may_be_lost = true;
+			s->fences[s->n_fences++] = writebacks[s->pipe];
+			s->writebacks++;
+		}
+		atomic_store(&s->commits, n);
+		why = get_info(&s->fences[s->n_fences - 1], 1, &info, &fi);
+	}
+	if (why)
+		snprintf(s->why, sizeof(s->why), "%s", why);
+	return NULL;
+}
+
+TEST_F_TIMEOUT(display, storm, 120)
+{
+	static struct storm storms[STORM_PIPES * STORM_THREADS];
+	unsigned int round, i, j, lost, pending, fences, writebacks, refused;
+	struct display *d = &self->display;
+	atomic_bool stop;
+	__u64 end;
+
+	allow_open_files(ARRAY_SIZE(storms) * 2 * STORM_FENCES + 64);
+	d->n_pipes = STORM_PIPES;
+	for (round = 0; round < STORM_ROUNDS; round++) {
+		memset(storms, 0, sizeof(storms));
+		atomic_init(&stop, false);
+		lost = 0;
+		pending = 0;
+		fences = 0;
+		writebacks = 0;
+		refused = 0;
+		ASSERT_FINE(display_start(d, FAST_HZ));
+		for (i = 0; i < ARRAY_SIZE(storms); i++) {
+			struct storm *s = &storms[i];
+
+			s->display = d;
+			s->pipe = i % STORM_PIPES;
+			s->alternate = i / STORM_PIPES;
+			s->stop = &stop;
+			ASSERT_EQ(0, pthread_create(&s->thread, NULL,
+						    storm_main, s));
+		}
+		end = now_ns() + STORM_MS * NSEC_PER_MSEC;
+		for (i = 0; i < ARRAY_SIZE(storms); i++) {
+			while (atomic_load(&storms[i].commits) < STORM_MIN &&
+			       now_ns() < end)
+				sleep_ms(1);
+		}
+		EXPECT_FINE(display_disable(d));
+		sleep_ms(20);
+		EXPECT_FINE(display_remove(d));
+		atomic_store(&stop, true);
+		for (i = 0; i < ARRAY_SIZE(storms); i++)
+			ASSERT_EQ(0, pthread_join(storms[i].thread, NULL));
+		display_close(d);
+
+		for (i = 0; i < ARRAY_SIZE(storms); i++) {
+			struct storm *s = &storms[i];
+
+			EXPECT_EQ(0, s->why[0])
+				TH_LOG("thread %u: %s", i, s->why);
+			fences += s->n_fences;
+			writebacks += s->writebacks;
+			refused += s->refused;
+			pending += still_pending(s->fences, s->n_fences,
+						 pending ? 0 : WAIT_MS);
+		}
+		/* not to be touched any more, see above */
+		ASSERT_EQ(0u, pending)
+			TH_LOG("%u of %u fences still pending", pending, fences);
+		for (i = 0; i < ARRAY_SIZE(storms); i++) {
+			struct storm *s = &storms[i];
+
+			for (j = 0; j < s->n_fences; j++) {
+				if (status_of(&s->fences[j]) == -ENODEV)
+					lost++;
+				EXPECT_FINE(use_all(&s->fences[j]));
+			}
+		}
+		TH_LOG("power: round %u: %u fences, %u of writebacks, %u lost, %u commits refused",
+		       round, fences, writebacks, lost, refused);
+		EXPECT_LT(0u, fences);
+		EXPECT_LT(0u, refused);
+	}
+}
+
+/* Makes, uses and ends a device; what it leaves are fences to use then. */
+static const char *one_round(struct display *d, unsigned int round)
+{
+	struct fence fences[2];
+	unsigned int i, n;
+	const char *why;
+
+	/* one in four leaves a writeback that will not be done ... */
+	if (round % 4 == 3) {
+		why = display_start_writeback(d, SLOW_HZ, &fences[0]);
+		n = 1;
+	} else {
+		why = display_start(d, FAST_HZ);
+		if (!why)
+			why = writeback_start(d, &fences[0], &fences[1]);
+		n = 2;
+	}
+	/* ... and two leave it to the removal to signal the last fence, or all */
+	if (!why && round % 4 == 0)
+		why = use_poll(&fences[1], NULL);
+	if (!why && round % 4 == 1)
+		why = use_poll(&fences[0], NULL);
+	if (!why)
+		why = display_destroy(d);
+	if (why)
+		return why;
+	for (i = 0; i < n; i++)
+		fences[i].may_be_lost = true;
+	if (still_pending(fences, n, WAIT_MS))
+		return wrong("still pending %u ms after its device has gone",
+			     WAIT_MS);
+	for (i = 0; !why && i < n; i++)
+		why = use_all(&fences[i]);
+	return why;
+}
+
+TEST_F_TIMEOUT(display, rounds, 600)
+{
+	const char *why, *var = getenv(ROUNDS_VAR);
+	unsigned int n, rounds = ROUNDS;
+	struct leaks leaks;
+	__u64 start;
+
+	if (var)
+		rounds = strtoul(var, NULL, 0);
+	ASSERT_LT(0u, rounds);
+	/* what is allocated once is there when it counts */
+	for (n = 0; n < 8; n++)
+		ASSERT_FINE(one_round(&self->display, n));
+	ASSERT_FINE(leaks_start(&leaks));
+	start = now_ns();
+	for (n = 0; n < rounds; n++) {
+		why = one_round(&self->display, n);
+		ASSERT_EQ(NULL, why)
+			TH_LOG("round %u: %s", n, why);
+	}
+	TH_LOG("power: %u rounds in %llu ms", n,
+	       (now_ns() - start) / NSEC_PER_MSEC);
+	why = cannot_report_leaks();
+	if (why) {
+		TH_LOG("leaks NOT checked: %s", why);
+		return;
+	}
+	start = now_ns();
+	EXPECT_FINE(leaks_check(&leaks, rounds / 8));
+	TH_LOG("looked for leaks for %llu ms",
+	       (now_ns() - start) / NSEC_PER_MSEC);
+}
+
+TEST_HARNESS_MAIN
