@@ -5,12 +5,12 @@ MAKEFLAGS += --no-print-directory
 export BASE SERIES KSRC ARCH JOBS WRITEBACK_FENCE_ROUNDS
 
 .DEFAULT_GOAL := help
-.PHONY: help boot test kunit litmus sparse tree export clean
+.PHONY: help boot test kunit litmus sparse coccicheck tree export clean
 
 help: ## this list
 	@echo 'make TARGET [BASE=7.3] [KSRC=/path/to/kernel/git] [SERIES=none] [JOBS=n]'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  BASE=    major.minor of the base kernel, from Debian (default 7.3, the newest 7.3.x)'
 	@echo '  JOBS=    parallel jobs (default: one per CPU)'
@@ -42,6 +42,11 @@ sparse: ## sparse and W=1 on every issuer of fences, for UML, x86-64 and arm64, 
 	@scripts/tree.sh --keep
 	@scripts/debian.sh tool sparse
 	@scripts/sparse.sh um x86_64 arm64
+
+coccicheck: ## the semantic patch for uses of a fence, on every file that mentions one
+	@scripts/deps.sh source coccinelle
+	@scripts/tree.sh --keep
+	@scripts/coccicheck.sh
 
 tree: ## a git work tree in build/: the base, then one commit per patch
 	@scripts/deps.sh source

@@ -119,7 +119,7 @@ for suite in 'dma-buf*' drm_fence 'drm_sched_lifetime*'; do
 	ok=0
 	[ "$guest_rc" = 0 ] && [ "${ran:-0}" -gt 0 ] && ! grep -qE 'failed:|crashed:|errors:' <<<"$summary" || ok=1
 	judge "$name" $ok "${summary:-no result; last line: $(tr -d '\r' <"$guest_log" | grep . | tail -n 1 | cut -c1-80)}"
-	grep -hE '\[(FAILED|CRASHED|SKIPPED)\]' "$guest_log.parsed" | grep -v 'dmabuf_kunit.provoke' | sed 's/^\[[0-9:]*\] */    /' | head -n 20 || true
+	grep -hE '\[(FAILED|CRASHED|SKIPPED)\]' "$guest_log.parsed" | grep -vE 'provoke|fence-violations' | sed 's/^\[[0-9:]*\] */    /' | head -n 20 || true
 done
 
 echo

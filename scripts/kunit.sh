@@ -65,7 +65,7 @@ for glob in "${globs[@]}"; do
 		echo "    logs: ${logs#"$top"/}/$name.log and $name.kernel.log"
 	fi
 	grep -hE '# (drm_test_fence_race|drm_sched_lifetime_race|race_)[a-z_]*: .*signals' "$logs/$name.kernel.log" | sed 's/^ *# /    /' || true
-	grep -hE '\[SKIPPED\]' "$logs/$name.log" | grep -v 'dmabuf_kunit.provoke' | sed 's/^\[[0-9:]*\] */    /' | head || true
+	grep -hE '\[SKIPPED\]' "$logs/$name.log" | grep -vE 'provoke|fence-violations' | sed 's/^\[[0-9:]*\] */    /' | head || true
 done
 echo "$passed $failed" >"$logs/kunit-$arch.result"
 [ $failed -eq 0 ]

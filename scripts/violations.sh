@@ -35,6 +35,7 @@ sleep_in_enable_signaling	sleeping function called from invalid context
 sleep_in_name			sleeping function called from invalid context
 name_without_rcu		suspicious RCU usage
 signal_without_lock		at dma_fence_signal_timestamp_locked
+lock_after_signal		external lock of a fence used after it signaled
 signal_in_enable_signaling	signaled the fence
 drop_lock_in_enable_signaling	at __dma_fence_enable_signaling
 TABLE

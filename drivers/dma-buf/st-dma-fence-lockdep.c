@@ -416,6 +416,18 @@ static void signal_without_lock(struct kunit *test)
 	dma_fence_put(&gpu->base);
 }
 
+/* A consumer that waits for callbacks by the lock, as if it were still there. */
+static void lock_after_signal(struct kunit *test)
+{
+	struct lockdep_fence *gpu = gpu_fence(test, &list_lock_lock);
+	unsigned long flags;
+
+	dma_fence_signal(&gpu->base);
+	dma_fence_lock_irqsave(&gpu->base, flags);
+	dma_fence_unlock_irqrestore(&gpu->base, flags);
+	dma_fence_put(&gpu->base);
+}
+
 static bool enable_signals(struct lockdep_fence *f)
 {
 	dma_fence_signal_locked(&f->base);
@@ -462,6 +474,7 @@ static struct kunit_case violation_cases[] = {
 	KUNIT_CASE(sleep_in_name),
 	KUNIT_CASE(name_without_rcu),
 	KUNIT_CASE(signal_without_lock),
+	KUNIT_CASE(lock_after_signal),
 	KUNIT_CASE(signal_in_enable_signaling),
 	KUNIT_CASE(drop_lock_in_enable_signaling),
 	KUNIT_CASE(two_issuers),
