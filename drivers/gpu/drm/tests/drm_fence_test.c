@@ -291,7 +291,7 @@ static void fence_cleanup_job(struct drm_writeback_connector *wb_connector,
 	unsigned int *cleaned = job->priv;
 
 	(*cleaned)++;
-	if (irqs_disabled() || in_atomic())
+	if (irqs_disabled())
 		*cleaned += 1000;
 	else
 		might_sleep();
@@ -914,12 +914,6 @@ static struct kunit_case drm_fence_tests[] = {
 	KUNIT_CASE_PARAM(drm_test_fence_device_gone_syncobj,
 			 fence_source_gen_params),
 	KUNIT_CASE_PARAM(drm_test_fence_module_gone, fence_source_gen_params),
-	KUNIT_CASE_PARAM(drm_test_fence_pending_device_gone,
-			 fence_source_gen_params),
-	KUNIT_CASE_PARAM(drm_test_fence_pending_mode_config_gone,
-			 fence_source_gen_params),
-	KUNIT_CASE(drm_test_fence_pending_some),
-	KUNIT_CASE(drm_test_fence_job_queued),
 	KUNIT_CASE(drm_test_fence_failed_commit),
 	KUNIT_CASE(drm_test_fence_crtc_gone_under_reader),
 	KUNIT_CASE_PARAM(drm_test_fence_release_waits_for_reader,
@@ -927,6 +921,12 @@ static struct kunit_case drm_fence_tests[] = {
 	KUNIT_CASE(drm_test_fence_mode_config_waits_for_reader),
 	KUNIT_CASE(drm_test_fence_release_waits_for_render),
 	KUNIT_CASE_SLOW(drm_test_fence_race_signal_names),
+	KUNIT_CASE_PARAM(drm_test_fence_pending_device_gone,
+			 fence_source_gen_params),
+	KUNIT_CASE_PARAM(drm_test_fence_pending_mode_config_gone,
+			 fence_source_gen_params),
+	KUNIT_CASE(drm_test_fence_pending_some),
+	KUNIT_CASE(drm_test_fence_job_queued),
 	{}
 };
 
