@@ -212,7 +212,7 @@ static void module_gone(struct kunit *test)
 	struct lockdep_fence *gpu = gpu_fence(test, NULL);
 	struct lockdep_fence *other = gpu_fence(test, NULL);
 	unsigned int *site = kzalloc_obj(*site);
-	char *name = kstrdup("module_gone: &ops", GFP_KERNEL);
+	char *name = kstrdup("unloaded: &ops", GFP_KERNEL);
 	struct dma_fence_cb cb = {};
 
 	KUNIT_ASSERT_NOT_NULL(test, site);
@@ -229,11 +229,11 @@ static void module_gone(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, dma_fence_wait(&gpu->base, false), 0);
 	KUNIT_EXPECT_EQ(test, dma_fence_get_status(&gpu->base), 1);
 	KUNIT_EXPECT_STREQ(test, gpu->base.inline_lock.dep_map.name,
-			   "module_gone: &ops");
+			   "unloaded: &ops");
 
 	site = kzalloc_obj(*site);
 	KUNIT_ASSERT_NOT_NULL(test, site);
-	__dma_fence_set_lock_class(&other->base, site, "module_gone: &ops");
+	__dma_fence_set_lock_class(&other->base, site, "unloaded: &ops");
 	KUNIT_EXPECT_PTR_EQ(test, gpu->base.inline_lock.dep_map.key,
 			    other->base.inline_lock.dep_map.key);
 	kfree(site);
