@@ -58,7 +58,7 @@ for glob in "${globs[@]}"; do
 		failed=$((failed + 1))
 		result=FAILED
 	fi
-	printf '%-8s %-18s %s (%s s)\n' "$result" "$glob" "${cases:-no result}" $((SECONDS - start))
+	printf '%-8s %-19s %s (%s s)\n' "$result" "$glob" "${cases:-no result}" $((SECONDS - start))
 	if [ "$result" != ok ]; then
 		grep -E '\[(FAILED|ERROR|CRASHED|TIMED_OUT)\]' "$logs/$name.log" | sed 's/^\[[0-9:]*\] */    /' | head -n 40 || true
 		[ -z "$splats" ] || { echo "    splats in the kernel log: $(wc -l <<<"$splats"), the first:"; head -n 3 <<<"$splats" | sed 's/^/      /'; }

@@ -14,17 +14,38 @@
 
 #include <kunit/test.h>
 #include <linux/delay.h>
-#include <linux/dma-fence.h>
-#include <linux/dma-fence-array.h>
-#include <linux/dma-fence-chain.h>
 #include <linux/file.h>
 #include <linux/kthread.h>
 #include <linux/poll.h>
+#include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
+
+/*
+ * What a case wants to happen right before an RCU section, in the inline functions
+ * of dma-fence.h. That moment is too short to hit by chance.
+ */
+static void (*before_rcu)(void);
+static void run_before_rcu(void);
+
+#define rcu_read_lock() do { run_before_rcu(); rcu_read_lock(); } while (0)
+#include <linux/dma-fence.h>
+#undef rcu_read_lock
+
+#include <linux/dma-fence-array.h>
+#include <linux/dma-fence-chain.h>
 #include <linux/sync_file.h>
+
+static void run_before_rcu(void)
+{
+	void (*func)(void) = before_rcu;
+
+	before_rcu = NULL;
+	if (func)
+		func();
+}
 
 /* struct dma_fence as it has been: two pointers more do not fit the line. */
 struct fence_layout {
@@ -312,6 +333,29 @@ static void orphan_is_signaled(struct kunit *test)
 	dma_fence_put(fence);
 }
 
+/* The fence was seen unsignaled, and then the issuer goes away. */
+static struct mock_issuer *leaving_issuer;
+static struct dma_fence *left_fence;
+
+static void issuer_leaves(void)
+{
+	dma_fence_signal(left_fence);
+	issuer_die(leaving_issuer);
+}
+
+static void is_signaled_issuer_gone(struct kunit *test)
+{
+	leaving_issuer = issuer_create(test);
+	left_fence = fence_create(test, leaving_issuer, test->param_value);
+	before_rcu = issuer_leaves;
+
+	/* Either answer will do, as long as nobody asks the issuer. */
+	dma_fence_is_signaled(left_fence);
+	KUNIT_EXPECT_NULL(test, before_rcu);
+	KUNIT_EXPECT_TRUE(test, dma_fence_is_signaled(left_fence));
+	dma_fence_put(left_fence);
+}
+
 struct names {
 	char driver[32];
 	char timeline[32];
@@ -338,6 +382,28 @@ static void orphan_names(struct kunit *test)
 	read_names(fence, &names);
 	KUNIT_EXPECT_STREQ(test, names.driver, "detached-driver");
 	KUNIT_EXPECT_STREQ(test, names.timeline, "signaled-timeline");
+	dma_fence_put(fence);
+}
+
+/*
+ * What a reader can find while a fence signals: the ops are detached, and the flag
+ * is not set yet or not visible. Done by hand.
+ */
+static void names_of_detached(struct kunit *test)
+{
+	struct mock_issuer *issuer = issuer_create(test);
+	struct dma_fence *fence = fence_create(test, issuer, test->param_value);
+	const struct dma_fence_ops *ops;
+	struct names names;
+
+	ops = unrcu_pointer(xchg(&fence->ops, NULL));
+	read_names(fence, &names);
+	KUNIT_EXPECT_STREQ(test, names.driver, "detached-driver");
+	KUNIT_EXPECT_STREQ(test, names.timeline, "signaled-timeline");
+
+	rcu_assign_pointer(fence->ops, ops);
+	dma_fence_signal(fence);
+	issuer_die(issuer);
 	dma_fence_put(fence);
 }
 
@@ -938,6 +1004,176 @@ static void owned_fence_freed_under_lock(struct kunit *test)
 }
 
 /*
+ * And the same with the signaler between the completion and the unlock. That is
+ * too short to hit, so here the memory is reused a little early, by a callback:
+ * the signaler must drop the lock that it took, not the one that it finds now.
+ */
+struct reused_fence {
+	struct dma_fence_cb cb;
+	spinlock_t lock;	/* where the memory points to from then on */
+};
+
+static void reuse_fence(struct dma_fence *fence, struct dma_fence_cb *cb)
+{
+	fence->extern_lock = &container_of(cb, struct reused_fence, cb)->lock;
+}
+
+static void unlock_without_fence(struct kunit *test)
+{
+	const struct issuer_kind *kind = test->param_value;
+	struct reused_fence reused = {};
+	bool still_locked, other_unlocked;
+	struct mock_issuer *issuer;
+	struct dma_fence *fence;
+
+	if (!IS_ENABLED(CONFIG_SMP))
+		kunit_skip(test, "requires CONFIG_SMP");
+	if (kind->inline_lock)
+		kunit_skip(test, "an inline lock is part of the fence");
+
+	issuer = issuer_create(test);
+	fence = fence_create(test, issuer, kind);
+	spin_lock_init(&reused.lock);
+	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &reused.cb,
+							reuse_fence));
+
+	/* The lock of a fence is irq-safe. */
+	local_irq_disable();
+	spin_lock(&reused.lock);
+	dma_fence_signal(fence);
+	other_unlocked = spin_trylock(&reused.lock);
+	still_locked = !spin_trylock(&issuer->lock);
+	spin_unlock(&issuer->lock);
+	spin_unlock(&reused.lock);
+	local_irq_enable();
+
+	KUNIT_EXPECT_FALSE(test, still_locked);
+	KUNIT_EXPECT_FALSE(test, other_unlocked);
+	fence->extern_lock = &issuer->lock;
+	issuer_die(issuer);
+	dma_fence_put(fence);
+}
+
+/*
+ * A watcher on another CPU looks at nothing but the flag of a fence. When that
+ * changes, it looks at the rest of the fence at once. Both are in one cache line,
+ * so whatever is written after the flag comes too late most of the time.
+ */
+#define WATCH_ROUNDS	20000
+#define WATCH_ENOUGH	1000
+#define WATCH_SPINS	20000
+#define WATCH_TIME	4711
+
+struct watch {
+	struct kunit *test;
+	struct dma_fence *fence;
+	const void *ops;	/* of a signaled fence */
+	bool watching;
+	unsigned int seen;	/* fences that signaled while watched */
+	unsigned int bad_ops, bad_time, bad_error;
+};
+
+static void watch_signal(struct watch *watch, struct dma_fence *fence)
+{
+	unsigned long flags;
+	const void *ops;
+	unsigned int i;
+	ktime_t time;
+	int error;
+
+	WRITE_ONCE(watch->watching, true);
+	for (i = 0; i < WATCH_SPINS; i++) {
+		/* Pairs with the write in dma_fence_signal_timestamp_locked(). */
+		flags = smp_load_acquire(&fence->flags);
+		if (flags & BIT(DMA_FENCE_FLAG_SIGNALED_BIT))
+			break;
+	}
+
+	time = READ_ONCE(fence->timestamp);
+	ops = rcu_access_pointer(fence->ops);
+	error = READ_ONCE(fence->error);
+	if (!i || i == WATCH_SPINS)
+		return;
+
+	watch->seen++;
+	watch->bad_ops += ops != watch->ops;
+	watch->bad_time += time != WATCH_TIME;
+	watch->bad_error += error != -EIO;
+}
+
+static int watcher_thread(void *arg)
+{
+	struct watch *watch = arg;
+	struct dma_fence *fence;
+
+	current->kunit_test = watch->test;
+	while (!kthread_should_stop()) {
+		/* Pairs with the store of the fence in race_watch_signal(). */
+		fence = smp_load_acquire(&watch->fence);
+		if (fence) {
+			watch_signal(watch, fence);
+			/* Pairs with the loop in race_watch_signal(). */
+			smp_store_release(&watch->fence, NULL);
+		}
+		cond_resched();
+	}
+
+	return 0;
+}
+
+static void race_watch_signal(struct kunit *test)
+{
+	const struct issuer_kind *kind = test->param_value;
+	struct watch watch = { .test = test };
+	struct mock_issuer *issuer;
+	struct task_struct *task;
+	struct dma_fence *fence;
+	unsigned int i, j;
+
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "requires at least 2 CPUs");
+
+	issuer = issuer_create(test);
+	if (kind->release)
+		watch.ops = &release_ops;
+	else if (kind->wait)
+		watch.ops = &wait_ops;
+	task = kthread_run(watcher_thread, &watch, "dma-fence-watcher");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
+
+	for (i = 0; i < WATCH_ROUNDS && READ_ONCE(watch.seen) < WATCH_ENOUGH; i++) {
+		fence = fence_alloc(issuer, kind);
+		if (!fence)
+			break;
+		dma_fence_set_error(fence, -EIO);
+		WRITE_ONCE(watch.watching, false);
+		/* Pairs with the load of the fence in watcher_thread(). */
+		smp_store_release(&watch.fence, fence);
+
+		for (j = 0; j < WATCH_SPINS && !READ_ONCE(watch.watching); j++)
+			cpu_relax();
+		for (j = 0; j < i % 64; j++)
+			cpu_relax();
+		dma_fence_signal_timestamp(fence, WATCH_TIME);
+
+		/* Pairs with the release of the fence in watcher_thread(). */
+		while (smp_load_acquire(&watch.fence))
+			cond_resched();
+		dma_fence_put(fence);
+	}
+	kthread_stop(task);
+	issuer_die(issuer);
+
+	kunit_info(test, "%u signals, %u of them watched\n", i, watch.seen);
+	KUNIT_EXPECT_EQ(test, watch.bad_ops, 0);
+	KUNIT_EXPECT_EQ(test, watch.bad_time, 0);
+	KUNIT_EXPECT_EQ(test, watch.bad_error, 0);
+
+	/* A run in which the watcher was always late proves nothing. */
+	KUNIT_EXPECT_GT(test, watch.seen, 0);
+}
+
+/*
  * Races. The issuer signals, dies and is replaced, round after round. Readers
  * on all CPUs use whatever fence there is, before, while and after.
  */
@@ -1200,7 +1436,9 @@ static struct kunit_case dma_fence_lifetime_cases[] = {
 	ISSUER_CASE(orphan_get_status),
 	ISSUER_CASE(orphan_get_status_error),
 	ISSUER_CASE(orphan_is_signaled),
+	ISSUER_CASE(is_signaled_issuer_gone),
 	ISSUER_CASE(orphan_names),
+	ISSUER_CASE(names_of_detached),
 	ISSUER_CASE(orphan_timestamp),
 	ISSUER_CASE(orphan_add_callback),
 	ISSUER_CASE(orphan_remove_callback),
@@ -1228,6 +1466,8 @@ static struct kunit_case dma_fence_lifetime_cases[] = {
 	ISSUER_CASE(status_does_not_wait),
 	ISSUER_CASE(owned_fence_freed_after_wait),
 	ISSUER_CASE(owned_fence_freed_under_lock),
+	ISSUER_CASE(unlock_without_fence),
+	ISSUER_CASE(race_watch_signal),
 	KUNIT_CASE_PARAM_ATTR(race_signal_names, issuer_kind_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
 	KUNIT_CASE_PARAM_ATTR(race_signal_all, issuer_kind_gen_params,

@@ -226,6 +226,9 @@ static void fence_expect_gone(struct kunit *test, struct dma_fence *fence,
 	KUNIT_EXPECT_EQ(test, cb->status, -ENODEV);
 	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), -ENODEV);
 	KUNIT_EXPECT_GT(test, dma_fence_wait_timeout(fence, false, 1), 0);
+
+	/* What is left is the reference of the caller. */
+	KUNIT_EXPECT_EQ(test, kref_read(&fence->refcount), 1);
 }
 
 static void drm_test_fence_pending_device_gone(struct kunit *test)
@@ -354,6 +357,35 @@ static void drm_test_fence_job_queued(struct kunit *test)
 		fence_expect_gone(test, fence[i], &cb[i]);
 		dma_fence_put(fence[i]);
 	}
+}
+
+/* The hardware reports an error for a job whose fence signaled in the meantime. */
+static void drm_test_fence_job_fails_late(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct drm_writeback_connector *wb_connector;
+	struct drm_writeback_job *job;
+	struct dma_fence *fence;
+	unsigned int cleaned = 0;
+	unsigned int ms;
+
+	wb_connector = fence_writeback_create(test, drm);
+	drm_connector_helper_add(&wb_connector->base, &fence_job_helper_funcs);
+
+	job = fence_job_create(test, wb_connector);
+	job->priv = &cleaned;
+	fence = dma_fence_get(job->out_fence);
+	fence_job_queue(wb_connector, job);
+	dma_fence_signal(fence);
+	drm_writeback_signal_completion(wb_connector, -EIO);
+
+	/* By a worker. */
+	for (ms = 0; ms < 5000 && !READ_ONCE(cleaned); ms++)
+		msleep(1);
+	KUNIT_EXPECT_EQ(test, cleaned, 1);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 1);
+	dma_fence_put(fence);
+	fence_device_destroy(test, drm);
 }
 
 /* The same fence in a syncobj, as a compositor passes it on. */
@@ -705,6 +737,28 @@ static void drm_test_fence_mode_config_waits_for_reader(struct kunit *test)
 	fence_device_destroy(test, drm);
 }
 
+/* The driver sets up its mode config anew. */
+static void drm_test_fence_mode_config_again_waits_for_reader(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct slow_reader reader = {};
+	struct task_struct *task;
+	struct drm_crtc *crtc;
+
+	drm_mode_config_cleanup(drm);
+	KUNIT_ASSERT_EQ(test, 0, drmm_mode_config_init(drm));
+	crtc = fence_unmanaged_crtc_create(test, drm);
+	reader.fence = drm_crtc_create_fence(crtc);
+	KUNIT_ASSERT_NOT_NULL(test, reader.fence);
+
+	task = slow_reader_start(test, &reader);
+	dma_fence_signal(reader.fence);
+	drm_mode_config_cleanup(drm);
+	slow_reader_finish(test, &reader, task, &fence_kms_driver, "CRTC:");
+
+	fence_device_destroy(test, drm);
+}
+
 /* The device rendered on after its mode config was gone. */
 struct render_fence {
 	struct dma_fence base;
@@ -919,6 +973,7 @@ static struct kunit_case drm_fence_tests[] = {
 	KUNIT_CASE_PARAM(drm_test_fence_release_waits_for_reader,
 			 fence_source_gen_params),
 	KUNIT_CASE(drm_test_fence_mode_config_waits_for_reader),
+	KUNIT_CASE(drm_test_fence_mode_config_again_waits_for_reader),
 	KUNIT_CASE(drm_test_fence_release_waits_for_render),
 	KUNIT_CASE_SLOW(drm_test_fence_race_signal_names),
 	KUNIT_CASE_PARAM(drm_test_fence_pending_device_gone,
@@ -927,6 +982,7 @@ static struct kunit_case drm_fence_tests[] = {
 			 fence_source_gen_params),
 	KUNIT_CASE(drm_test_fence_pending_some),
 	KUNIT_CASE(drm_test_fence_job_queued),
+	KUNIT_CASE(drm_test_fence_job_fails_late),
 	{}
 };
 
