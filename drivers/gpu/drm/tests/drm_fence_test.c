@@ -433,7 +433,7 @@ static int slow_reader_thread(void *arg)
 	driver = dma_fence_driver_name(reader->fence);
 	timeline = dma_fence_timeline_name(reader->fence);
 	complete(&reader->reading);
-	mdelay(50);
+	mdelay(200);
 	strscpy(reader->names.driver, rcu_dereference(driver));
 	strscpy(reader->names.timeline, rcu_dereference(timeline));
 	WRITE_ONCE(reader->left, true);
