@@ -15,7 +15,8 @@ help: ## this list
 	@echo '  BASE=    major.minor of the base kernel, from Debian (default 7.3, the newest 7.3.x)'
 	@echo '  JOBS=    parallel jobs (default: one per CPU)'
 	@echo '  KSRC=    your own kernel git instead; its HEAD is cloned, it is never written to'
-	@echo '  SERIES=none   apply the tests without the fixes, to see the bugs'
+	@echo '  SERIES=none   boot, test, kunit: apply the tests without the fixes, to see the bugs'
+	@echo '  WRITEBACK_FENCE_ROUNDS=n   boot: devices that come and go in the selftest (default 100)'
 
 boot: ## boot the fixed kernel on arm64 in QEMU and run every check inside
 	@scripts/deps.sh source build arm64
@@ -28,6 +29,7 @@ test: ## KUnit on UML (SMP, KASAN, lockdep) and the checks on the series
 	@scripts/test.sh
 
 kunit: ## only the KUnit suites; ARCH=arm64 or x86_64 runs them under QEMU
+	@case '$(ARCH)' in ''|um|arm64|x86_64) ;; *) echo 'error: ARCH=$(ARCH): use um, arm64 or x86_64' >&2; exit 1 ;; esac
 	@scripts/deps.sh source build $(filter arm64 x86_64,$(ARCH))
 	@scripts/tree.sh --keep
 	@scripts/kunit.sh

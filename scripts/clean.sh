@@ -11,4 +11,7 @@ for state in "$build"/*.applied; do
 	[ "$(git -C "$dir" rev-parse HEAD)" = "$commit" ] && [ -z "$(git -C "$dir" status --porcelain | head -n 1)" ] ||
 		die "${dir#"$top"/} has changes of its own: commit them and 'make export' keeps them, or remove build/ by hand"
 done
-rm -rf "$build"
+# Out of the way first, so that an interrupted clean leaves nothing half there.
+gone=$top/build.rm.$$
+mv "$build" "$gone"
+rm -rf "$top"/build.rm.*

@@ -5,6 +5,7 @@
 # the base has none, as then nothing was looked at.
 . "$(dirname "$0")/common.sh"
 
+[ "$series" = all ] || die "coccicheck.sh compares the base with the series: not with SERIES=$series"
 [ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
 cocci=$tree/scripts/coccinelle/misc/dma_fence.cocci
 [ -f "$cocci" ] || die "${tree#"$top"/} has no ${cocci#"$tree"/}"

@@ -56,7 +56,8 @@ fetch() {
 
 case ${1:-} in
 source)
-	version=${2:?usage: debian.sh source VERSION}
+	version=${2:-}
+	[ -n "$version" ] || die "usage: debian.sh source VERSION"
 	have=$(ls -t "$download"/linux-source-"$version"_*.deb 2>/dev/null | head -n 1 || true)
 	if [ -z "$have" ]; then
 		update

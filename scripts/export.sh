@@ -27,7 +27,7 @@ s/^Subject: \[PATCH\]/Subject: [PATCH]/}' "$p"
 		die "$(basename "$p") has a Signed-off-by, which is the sender's to add: sign in a tree of your own, see README"
 	subject=$(patch_subject "$p")
 	[ -n "$(patch_subset "$subject")" ] ||
-		die "patches/subsets says nothing about '$subject': add a line 'fixes|core|i915|xe|drivers|tests<TAB>subject'"
+		die "patches/subsets says nothing about '$subject': add a line 'fixes|core|drivers|i915|xe|usb|iio|tests<TAB>subject'"
 done
 cp "$top/patches/subsets" "$new/patches/"
 if [ -f "$top/patches/0000-cover-letter.patch" ]; then

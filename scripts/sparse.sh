@@ -6,6 +6,10 @@
 # and has none about dma_fence.
 . "$(dirname "$0")/common.sh"
 
+[ $# -gt 0 ] || die "usage: sparse.sh um|x86_64|arm64..."
+[ "$series" = all ] || die "sparse.sh compares the base with the series: not with SERIES=$series"
+[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
+
 core='^drivers/(dma-buf|gpu/drm/[^/]*\.c|gpu/drm/tests|gpu/drm/scheduler)'
 arm='^drivers/gpu/drm/imagination/'
 

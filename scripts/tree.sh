@@ -39,7 +39,7 @@ import_debian() {
 	deb=$("$top/scripts/debian.sh" source "$base")
 	name=$(basename "$deb" _all.deb)
 	need_space 6000 "unpacking the base kernel"
-	rm -rf "$tmp" "$base_tree"
+	[ ! -e "$tmp" ] && [ ! -e "$base_tree" ] || quietly "$logs/unpack.log" "removing an interrupted unpack" rm -rf "$tmp" "$base_tree"
 	mkdir -p "$tmp/deb" "$tmp/linux"
 	unpack() {
 		dpkg-deb -x "$deb" "$tmp/deb" &&
@@ -100,7 +100,8 @@ state=$tree.applied
 want=$(tree_sum)
 if [ -f "$state" ] && [ -d "$tree" ]; then
 	read -r applied_commit applied_sum <"$state"
-	head=$(git -C "$tree" rev-parse HEAD)
+	head=$(git -C "$tree" rev-parse HEAD 2>/dev/null) ||
+		die "${tree#"$top"/} is no work tree of ${base_tree#"$top"/} any more: remove build/ by hand"
 	if [ "$head" != "$applied_commit" ] || [ -n "$(git -C "$tree" status --porcelain -uno | head -n 1)" ]; then
 		# The user works here. That is what it is for.
 		if [ "${1:-}" = --keep ]; then
