@@ -2,10 +2,10 @@
 # The front door. Everything is generated under build/; `make help` lists it all.
 
 MAKEFLAGS += --no-print-directory
-export BASE SERIES KSRC ARCH JOBS WRITEBACK_FENCE_ROUNDS
+export BASE SERIES KSRC ARCH JOBS WRITEBACK_FENCE_ROUNDS MUTANTS
 
 .DEFAULT_GOAL := help
-.PHONY: help boot test kunit litmus sparse coccicheck tree export clean
+.PHONY: help boot test kunit litmus sparse coccicheck mutants tree export clean
 
 help: ## this list
 	@echo 'make TARGET [BASE=7.3] [KSRC=/path/to/kernel/git] [SERIES=none] [JOBS=n]'
@@ -49,6 +49,11 @@ coccicheck: ## the semantic patch for uses of a fence, on every file that mentio
 	@scripts/deps.sh source coccinelle
 	@scripts/tree.sh --keep
 	@scripts/coccicheck.sh
+
+mutants: ## break the series in one point at a time and see a test notice; MUTANTS="NN NAME" runs a few
+	@scripts/deps.sh source build coccinelle
+	@scripts/tree.sh --keep
+	@scripts/mutants.sh $(MUTANTS)
 
 tree: ## a git work tree in build/: the base, then one commit per patch
 	@scripts/deps.sh source
