@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * /init of a guest that runs one test: mounts what it needs, runs /NAME if the
- * kernel command line has "selftest=NAME", prints
+ * /init of a guest that runs one test: mounts what it needs, loads vkms and vgem
+ * from /lib/modules, runs /NAME if the kernel command line has "selftest=NAME",
+ * prints
  *
  *	boot-init: selftest exit=N
  *
@@ -29,6 +30,8 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -207,6 +210,23 @@ static void collect(int from, int kmsg, int timeout)
 	}
 }
 
+static void load_module(const char *name, const char *params)
+{
+	struct utsname system;
+	char path[256];
+	int fd;
+
+	uname(&system);
+	snprintf(path, sizeof(path), "/lib/modules/%s/%s.ko", system.release,
+		 name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;		/* built in, or not wanted */
+	if (syscall(SYS_finit_module, fd, params, 0))
+		printf("boot-init: %s: %s\n", path, strerror(errno));
+	close(fd);
+}
+
 static int run_test(const char *name, long timeout, const char *only)
 {
 	int status, kmsg, fds[2], code = TIMED_OUT;
@@ -277,6 +297,7 @@ static void unlimit_kmsg(void)
 int main(void)
 {
 	const char *test;
+	int code;
 
 	mount_all();
 	open_console();
@@ -286,10 +307,11 @@ int main(void)
 
 	test = cmdline_value("selftest");
 	if (test) {
-		int code = run_test(test,
-				    cmdline_number("selftest_timeout", TIMEOUT),
-				    cmdline_value("selftest_only"));
-
+		load_module("vkms", "create_default_dev=0");
+		load_module("vgem", "");
+		code = run_test(test,
+				cmdline_number("selftest_timeout", TIMEOUT),
+				cmdline_value("selftest_only"));
 		printf("boot-init: selftest exit=%d\n", code);
 	} else {
 		printf("boot-init: idle\n");

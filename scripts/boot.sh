@@ -33,13 +33,13 @@ quietly "$logs/boot-config.log" "configuring arm64" configure
 while read -r want; do
 	grep -qxF "$want" "$out/.config" || die "configs/arm64-boot.config: '$want' did not make it into the configuration of this tree"
 done < <(grep -E '^CONFIG_[A-Z0-9_]+=' "$out/fragment.config")
-quietly "$logs/boot-build.log" "building the arm64 kernel (6 minutes from cold on 2 cores)" kmake Image
+quietly "$logs/boot-build.log" "building the arm64 kernel (6 minutes from cold on 2 cores)" kmake Image modules
 
 root=$out/initramfs
 selftest=tools/testing/selftests/drivers/dma-buf
 # Those that this tree has: an older series may have only the first.
 programs=()
-for name in out_fence_lifetime writeback_fence_lifetime; do
+for name in out_fence_lifetime writeback_fence_lifetime fence_module_unload fence_uapi fence_faults; do
 	[ ! -f "$tree/$selftest/$name.c" ] || programs+=("$name")
 done
 userspace() {
@@ -52,6 +52,9 @@ userspace() {
 		KHDR_INCLUDES="-isystem $out/usr/include" LDFLAGS=-static \
 		"${programs[@]/#/$out/}"
 	cp "${programs[@]/#/$out/}" "$root/"
+	modules=$root/lib/modules/$(cat "$out/include/config/kernel.release")
+	mkdir -p "$modules"
+	cp "$out"/drivers/gpu/drm/{vgem/vgem,vkms/vkms}.ko "$modules/"
 	(cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$out/initramfs.cpio"
 }
 quietly "$logs/boot-userspace.log" "building the userspace checks" userspace

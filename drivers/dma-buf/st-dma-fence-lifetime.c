@@ -1055,13 +1055,14 @@ static void unlock_without_fence(struct kunit *test)
 }
 
 /*
- * A watcher on another CPU looks at nothing but the flag of a fence. When that
- * changes, it looks at the rest of the fence at once. Both are in one cache line,
- * so whatever is written after the flag comes too late most of the time.
+ * A watcher on another CPU waits for the flag of a fence. When it is set, it looks
+ * at the rest of the fence at once. What the signaler writes after the flag comes
+ * too late, more often so as the flag is in another cache line than the rest, and
+ * that one is shared with the watcher.
  */
-#define WATCH_ROUNDS	20000
-#define WATCH_ENOUGH	1000
-#define WATCH_SPINS	20000
+#define WATCH_ROUNDS	50000
+#define WATCH_ENOUGH	5000
+#define WATCH_SPINS	5000
 #define WATCH_TIME	4711
 
 struct watch {
@@ -1083,6 +1084,9 @@ static void watch_signal(struct watch *watch, struct dma_fence *fence)
 
 	WRITE_ONCE(watch->watching, true);
 	for (i = 0; i < WATCH_SPINS; i++) {
+		/* Keeps the cache line here. */
+		READ_ONCE(fence->timestamp);
+
 		/* Pairs with the write in dma_fence_signal_timestamp_locked(). */
 		flags = smp_load_acquire(&fence->flags);
 		if (flags & BIT(DMA_FENCE_FLAG_SIGNALED_BIT))
@@ -1126,12 +1130,21 @@ static void race_watch_signal(struct kunit *test)
 	const struct issuer_kind *kind = test->param_value;
 	struct watch watch = { .test = test };
 	struct mock_issuer *issuer;
+	struct mock_fence *fence;
 	struct task_struct *task;
-	struct dma_fence *fence;
 	unsigned int i, j;
+	void *mem;
 
 	if (num_online_cpus() < 2)
 		kunit_skip(test, "requires at least 2 CPUs");
+
+	/* The flags begin a cache line. */
+	mem = kunit_kzalloc(test, sizeof(*fence) + 2 * SMP_CACHE_BYTES,
+			    GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, mem);
+	fence = PTR_ALIGN(mem + offsetof(struct mock_fence, base.flags),
+			  SMP_CACHE_BYTES) -
+		offsetof(struct mock_fence, base.flags);
 
 	issuer = issuer_create(test);
 	if (kind->release)
@@ -1142,29 +1155,28 @@ static void race_watch_signal(struct kunit *test)
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
 
 	for (i = 0; i < WATCH_ROUNDS && READ_ONCE(watch.seen) < WATCH_ENOUGH; i++) {
-		fence = fence_alloc(issuer, kind);
-		if (!fence)
-			break;
-		dma_fence_set_error(fence, -EIO);
+		fence_init(fence, issuer, kind);
+		dma_fence_set_error(&fence->base, -EIO);
 		WRITE_ONCE(watch.watching, false);
 		/* Pairs with the load of the fence in watcher_thread(). */
-		smp_store_release(&watch.fence, fence);
+		smp_store_release(&watch.fence, &fence->base);
 
 		for (j = 0; j < WATCH_SPINS && !READ_ONCE(watch.watching); j++)
 			cpu_relax();
-		for (j = 0; j < i % 64; j++)
+		for (j = 0; j < 32 + i % 32; j++)
 			cpu_relax();
-		dma_fence_signal_timestamp(fence, WATCH_TIME);
+		dma_fence_signal_timestamp(&fence->base, WATCH_TIME);
 
 		/* Pairs with the release of the fence in watcher_thread(). */
 		while (smp_load_acquire(&watch.fence))
 			cond_resched();
-		dma_fence_put(fence);
 	}
 	kthread_stop(task);
 	issuer_die(issuer);
 
-	kunit_info(test, "%u signals, %u of them watched\n", i, watch.seen);
+	kunit_info(test, "%u signals, %u of them watched, too early for %u ops, %u timestamps, %u errors\n",
+		   i, watch.seen, watch.bad_ops, watch.bad_time,
+		   watch.bad_error);
 	KUNIT_EXPECT_EQ(test, watch.bad_ops, 0);
 	KUNIT_EXPECT_EQ(test, watch.bad_time, 0);
 	KUNIT_EXPECT_EQ(test, watch.bad_error, 0);

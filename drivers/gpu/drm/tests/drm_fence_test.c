@@ -781,18 +781,14 @@ static const struct dma_fence_ops render_fence_ops = {
 	.get_timeline_name = render_fence_timeline,
 };
 
-static void drm_test_fence_release_waits_for_render(struct kunit *test)
+static void render_fence_release(struct kunit *test, struct drm_device *drm)
 {
-	struct drm_device *drm = fence_device_create(test, &fence_render_driver);
 	struct slow_reader reader = {};
 	struct render_fence *render;
 	struct task_struct *task;
 	char unique[32];
 
 	strscpy(unique, drm->unique);
-	fence_unmanaged_crtc_create(test, drm);
-	drm_mode_config_cleanup(drm);
-
 	render = kzalloc_obj(*render);
 	KUNIT_ASSERT_NOT_NULL(test, render);
 	render->drm = drm;
@@ -804,6 +800,28 @@ static void drm_test_fence_release_waits_for_render(struct kunit *test)
 	dma_fence_signal(reader.fence);
 	fence_device_destroy(test, drm);
 	slow_reader_finish(test, &reader, task, &fence_render_driver, unique);
+}
+
+static void drm_test_fence_release_waits_for_render(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_render_driver);
+
+	fence_unmanaged_crtc_create(test, drm);
+	drm_mode_config_cleanup(drm);
+	render_fence_release(test, drm);
+}
+
+/* The same without any mode config, which would wait as it goes away. */
+static void drm_test_fence_release_waits_for_render_only(struct kunit *test)
+{
+	struct drm_device *drm;
+	struct device *dev;
+
+	dev = drm_kunit_helper_alloc_device(test);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dev);
+	drm = __devm_drm_dev_alloc(dev, &fence_render_driver, sizeof(*drm), 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, drm);
+	render_fence_release(test, drm);
 }
 
 /*
@@ -976,6 +994,7 @@ static struct kunit_case drm_fence_tests[] = {
 	KUNIT_CASE(drm_test_fence_mode_config_waits_for_reader),
 	KUNIT_CASE(drm_test_fence_mode_config_again_waits_for_reader),
 	KUNIT_CASE(drm_test_fence_release_waits_for_render),
+	KUNIT_CASE(drm_test_fence_release_waits_for_render_only),
 	KUNIT_CASE_SLOW(drm_test_fence_race_signal_names),
 	KUNIT_CASE_PARAM(drm_test_fence_pending_device_gone,
 			 fence_source_gen_params),

@@ -113,7 +113,10 @@ static void drm_sched_lifetime_canceled(struct kunit *test)
 	dma_fence_put(fence);
 }
 
-/* A reader that got the name in time, and looks at it later. */
+/*
+ * A reader that got the name in time, and looks at it later, or that was about to
+ * call the callback.
+ */
 struct lifetime_reader {
 	struct kunit *test;
 	struct dma_fence *fence;
@@ -121,17 +124,20 @@ struct lifetime_reader {
 	bool freed;
 	bool read_after_free;
 	char name[32];
+	char late_name[32];
 };
 
 static int lifetime_reader_thread(void *arg)
 {
 	struct lifetime_reader *reader = arg;
+	const struct dma_fence_ops *ops;
 	const char __rcu *timeline;
 	unsigned int ms;
 
 	current->kunit_test = reader->test;
 
 	rcu_read_lock();
+	ops = rcu_dereference(reader->fence->ops);
 	timeline = dma_fence_timeline_name(reader->fence);
 	complete(&reader->reading);
 	for (ms = 0; ms < 1000 && !READ_ONCE(reader->freed); ms++)
@@ -139,6 +145,8 @@ static int lifetime_reader_thread(void *arg)
 	reader->read_after_free = READ_ONCE(reader->freed);
 	lifetime_copy(reader->name, rcu_dereference(timeline),
 		      sizeof(reader->name));
+	lifetime_copy(reader->late_name, ops->get_timeline_name(reader->fence),
+		      sizeof(reader->late_name));
 	rcu_read_unlock();
 
 	while (!kthread_should_stop())
@@ -172,6 +180,7 @@ static void drm_sched_lifetime_reader(struct kunit *test)
 
 	KUNIT_EXPECT_TRUE(test, reader.read_after_free);
 	KUNIT_EXPECT_STREQ(test, reader.name, LIFETIME_NAME);
+	KUNIT_EXPECT_STREQ(test, reader.late_name, LIFETIME_NAME);
 	dma_fence_put(reader.fence);
 }
 

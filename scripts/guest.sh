@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0
+# Sourced by the scripts that boot a kernel for userspace checks: builds the
+# kernel, its selftests and an initramfs, and boots them with 2 CPUs.
+# Set guest_arch (arm64 under QEMU, or um) and guest_config (files in configs/)
+# before guest_build. Then $programs are the selftests that this tree has.
+
+guest_arch=${guest_arch:-arm64}
+guest_suffix=${guest_suffix:-$guest_arch}
+out=$tree.$guest_suffix
+root=$out/initramfs
+selftest=tools/testing/selftests/drivers/dma-buf
+qemu=qemu-system-aarch64
+
+case $guest_arch in
+arm64)
+	cross=aarch64-linux-gnu-
+	[ "$(uname -m)" != aarch64 ] || cross=
+	image=Image
+	;;
+um)
+	cross=
+	image=linux
+	;;
+*)
+	die "$guest_arch: use arm64 or um"
+	;;
+esac
+
+kmake() { make -C "$tree" ARCH="$guest_arch" CROSS_COMPILE=$cross O="$out" -j"$jobs" "$@"; }
+
+guest_configure() {
+	(cd "$top/configs" && cat "${guest_config[@]}") >"$out/fragment.config"
+	if ! cmp -s "$out/fragment.config" "$out/fragment.used"; then
+		kmake KCONFIG_ALLCONFIG="$out/fragment.config" allnoconfig
+		cp "$out/fragment.config" "$out/fragment.used"
+	fi
+}
+
+guest_userspace() {
+	local arch=$guest_arch modules
+	[ "$arch" != um ] || arch=x86
+	rm -rf "$root"
+	mkdir -p "$root/dev"
+	${cross}gcc -static -O2 -Wall -Wextra -Werror -o "$root/init" "$top/scripts/boot-init.c"
+	make -C "$tree" ARCH="$arch" O="$out.headers" headers
+	# The selftests exactly as kselftest builds them, but static.
+	make -C "$tree/$selftest" ARCH="$arch" CROSS_COMPILE=$cross OUTPUT="$out" \
+		KHDR_INCLUDES="-isystem $out.headers/usr/include" LDFLAGS=-static \
+		"${programs[@]/#/$out/}"
+	cp "${programs[@]/#/$out/}" "$root/"
+	if [ -f "$out/drivers/gpu/drm/vkms/vkms.ko" ]; then
+		modules=$root/lib/modules/$(cat "$out/include/config/kernel.release")
+		mkdir -p "$modules"
+		cp "$out"/drivers/gpu/drm/{vgem/vgem,vkms/vkms}.ko "$modules/"
+	fi
+	(cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$out/initramfs.cpio"
+}
+
+guest_build() {
+	local name want
+	if [ "$guest_arch" = arm64 ]; then
+		command -v $qemu >/dev/null || die "$qemu is missing: apt-get install qemu-system-arm"
+		command -v ${cross}gcc >/dev/null || die "${cross}gcc is missing: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+	fi
+	[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
+	need_space 4000 "the $guest_arch kernel"
+	mkdir -p "$out"
+	quietly "$logs/boot-config-$guest_suffix.log" "configuring $guest_suffix" guest_configure
+	# An option that Kconfig dropped without a word would make a check disappear.
+	while read -r want; do
+		grep -qxF "$want" "$out/.config" || die "configs/: '$want' did not make it into the configuration of this tree"
+	done < <(awk -F= '/^CONFIG_/ { last[$1] = $0 } /^# CONFIG_/ { delete last[$2] } END { for (o in last) print last[o] }' \
+		<(sed 's/^# \(CONFIG_[A-Z0-9_]*\) is not set/# CONFIG_=\1/' "$out/fragment.config"))
+	quietly "$logs/boot-build-$guest_suffix.log" "building the $guest_suffix kernel (6 minutes from cold on 2 cores)" kmake $image modules
+
+	# Those that this tree has: an older series may have only the first.
+	programs=()
+	for name in out_fence_lifetime writeback_fence_lifetime fence_module_unload fence_uapi fence_faults; do
+		[ ! -f "$tree/$selftest/$name.c" ] || programs+=("$name")
+	done
+	quietly "$logs/boot-userspace-$guest_suffix.log" "building the userspace checks" guest_userspace
+}
+
+# guest_boot LOG SECONDS APPEND [QEMU-OPTION...]: with the console in LOG. 124: not
+# through in time.
+guest_boot() {
+	local log=$1 limit=$2 append="panic=-1 kasan_multi_shot $3"
+	shift 3
+	case $guest_arch in
+	arm64)
+		timeout -k 5 "$limit" $qemu -machine virt -cpu max -smp 2 -m 2G \
+			-accel tcg,thread=multi -display none -monitor none -nic none -serial "file:$log" -no-reboot \
+			-kernel "$out/arch/arm64/boot/Image" -initrd "$out/initramfs.cpio" \
+			-append "console=ttyAMA0 $append" "$@"
+		;;
+	um)
+		# shellcheck disable=SC2086
+		timeout -k 5 "$limit" "$out/linux" mem=2G seccomp=on ncpus=2 initrd="$out/initramfs.cpio" \
+			con=null con0=null,fd:1 console=tty0 $append >"$log" 2>&1 </dev/null
+		;;
+	esac
+}
