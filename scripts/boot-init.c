@@ -12,6 +12,13 @@
  * the kernel does not know of its command line is in the environment of the test.
  * Without selftest= it prints "boot-init: idle" and powers off.
  *
+ * With "soak=SECONDS" it runs all of "selftest=NAME,NAME" and all KUnit suites of
+ * "soak_suites=NAME,NAME" in turn until the time is over, each round with another
+ * seed in the environment, beginning with "soak_seed=N", and prints
+ *
+ *	boot-init: soak NAME round=N failed=N
+ *	boot-init: soak rounds=N failed=N
+ *
  * The console is shared with the kernel, which prints into the middle of other
  * people's lines. So what the test says goes into the kernel log line by line,
  * where it stands in order with what the kernel says, and survives a panic;
@@ -234,6 +241,8 @@ static int run_test(const char *name, long timeout, const char *only)
 	char path[256];
 	pid_t pid, ended;
 
+	output_len = 0;
+	logged_len = 0;
 	snprintf(path, sizeof(path), "/%s", name);
 	fflush(stdout);
 	if (pipe(fds))
@@ -272,14 +281,103 @@ static int run_test(const char *name, long timeout, const char *only)
 		kill(-1, SIGKILL);
 	}
 	collect(fds[0], kmsg, 200);
+	close(fds[0]);
+	if (kmsg >= 0)
+		close(kmsg);
 
+	if (code == TIMED_OUT)
+		printf("boot-init: %s took more than %ld s\n", path, timeout);
+	return code;
+}
+
+/* All that the test said, in one piece. */
+static void print_output(void)
+{
 	console_wait();
 	fwrite(output, 1, output_len, stdout);
 	if (output_len && output[output_len - 1] != '\n')
 		putchar('\n');
-	if (code == TIMED_OUT)
-		printf("boot-init: %s took more than %ld s\n", path, timeout);
-	return code;
+}
+
+/* Runs a suite that is built in; returns whether a case of it failed. */
+static int run_suite(const char *name)
+{
+	char path[256], line[512];
+	int fd, failed = 0, ok = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/kunit/%s/run", name);
+	fd = open(path, O_WRONLY);
+	if (fd < 0 || write(fd, "1\n", 2) < 0) {
+		printf("boot-init: %s: %s\n", path, strerror(errno));
+		return 1;
+	}
+	close(fd);
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/kunit/%s/results", name);
+	file = fopen(path, "r");
+	if (!file)
+		return 1;
+	while (fgets(line, sizeof(line), file)) {
+		char *word = line + strspn(line, " ");
+
+		failed |= !strncmp(word, "not ok ", 7);
+		ok |= !strncmp(word, "ok ", 3);
+	}
+	fclose(file);
+	return failed || !ok;
+}
+
+static void set_seed(const char *name, unsigned long seed)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%lu", seed);
+	setenv(name, text, 1);
+}
+
+/* One word of a comma separated list after the other; NULL at its end. */
+static char *next_name(char **list)
+{
+	return *list && **list ? strsep(list, ",") : NULL;
+}
+
+static int soak(long seconds, const char *programs, const char *suites)
+{
+	unsigned long seed = cmdline_number("soak_seed", 1);
+	long timeout = cmdline_number("selftest_timeout", TIMEOUT);
+	unsigned int rounds = 0, all = 0;
+	time_t end = now() + seconds;
+	char *name;
+
+	while (now() < end) {
+		char *p = strdup(programs ?: ""), *s = strdup(suites ?: "");
+
+		rounds++;
+		set_seed("FENCE_UAPI_SEED", seed);
+		set_seed("FENCE_FAULTS_SEED", seed);
+		seed++;
+		/* not to be stopped: a case that is through is worth more */
+		while (now() < end && (name = next_name(&p))) {
+			int code = run_test(name, timeout, NULL);
+
+			all += !!code;
+			printf("boot-init: soak %s round=%u failed=%d\n", name,
+			       rounds, !!code);
+			if (code == TIMED_OUT)
+				return 1;
+		}
+		while (now() < end && (name = next_name(&s))) {
+			int failed = run_suite(name);
+
+			all += failed;
+			printf("boot-init: soak %s round=%u failed=%d\n", name,
+			       rounds, failed);
+		}
+	}
+	console_wait();
+	printf("boot-init: soak rounds=%u failed=%u\n", rounds, all);
+	return all > 0;
 }
 
 /* Keeps the kernel from dropping lines of the test in its log. */
@@ -297,6 +395,7 @@ static void unlimit_kmsg(void)
 int main(void)
 {
 	const char *test;
+	long seconds;
 	int code;
 
 	mount_all();
@@ -306,12 +405,20 @@ int main(void)
 	setenv("PATH", "/sbin:/bin:/usr/sbin:/usr/bin", 1);
 
 	test = cmdline_value("selftest");
-	if (test) {
+	seconds = cmdline_number("soak", 0);
+	if (test || seconds) {
 		load_module("vkms", "create_default_dev=0");
 		load_module("vgem", "");
-		code = run_test(test,
-				cmdline_number("selftest_timeout", TIMEOUT),
-				cmdline_value("selftest_only"));
+		if (seconds) {
+			code = soak(seconds, test,
+				    cmdline_value("soak_suites"));
+		} else {
+			code = run_test(test,
+					cmdline_number("selftest_timeout",
+						       TIMEOUT),
+					cmdline_value("selftest_only"));
+			print_output();
+		}
 		printf("boot-init: selftest exit=%d\n", code);
 	} else {
 		printf("boot-init: idle\n");

@@ -16,10 +16,12 @@ arm64)
 	cross=aarch64-linux-gnu-
 	[ "$(uname -m)" != aarch64 ] || cross=
 	image=Image
+	defaults=allnoconfig
 	;;
 um)
 	cross=
 	image=linux
+	defaults=alldefconfig	# as kunit.py does
 	;;
 *)
 	die "$guest_arch: use arm64 or um"
@@ -31,7 +33,7 @@ kmake() { make -C "$tree" ARCH="$guest_arch" CROSS_COMPILE=$cross O="$out" -j"$j
 guest_configure() {
 	(cd "$top/configs" && cat "${guest_config[@]}") >"$out/fragment.config"
 	if ! cmp -s "$out/fragment.config" "$out/fragment.used"; then
-		kmake KCONFIG_ALLCONFIG="$out/fragment.config" allnoconfig
+		kmake KCONFIG_ALLCONFIG="$out/fragment.config" $defaults
 		cp "$out/fragment.config" "$out/fragment.used"
 	fi
 }

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# soak.sh: boot the series on arm64 (QEMU) and on UML side by side, ARCH= picks one,
+# and run every selftest and every KUnit suite inside in a loop for MINUTES, each
+# round with another seed (SEED= is the first). A line a minute says what has been
+# done, and a table at the end. Fails on a failed test, on any splat, and if a guest
+# does not report for 15 minutes.
+. "$(dirname "$0")/common.sh"
+
+minutes=${MINUTES:-10}
+seed=${SEED:-$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')}
+[[ $minutes =~ ^[1-9][0-9]*$ ]] || die "MINUTES=$minutes: give a number of minutes"
+[[ $seed =~ ^[0-9]+$ ]] || die "SEED=$seed: give a number"
+case ${ARCH:-} in
+'') archs=(um arm64) ;;
+um|arm64) archs=("$ARCH") ;;
+*) die "ARCH=$ARCH: use um or arm64, or neither for both" ;;
+esac
+[ "$series" = all ] || die "soak.sh runs the series: SERIES=none fails in the first minute, see 'make boot SERIES=none'"
+
+suites=dma-buf-fence-lifetime,dma-buf-fence-lockdep,dma-buf-fence,dma-buf-fence-chain,dma-buf-fence-unwrap,dma-buf-resv,drm_fence,drm_sched_lifetime_tests
+
+# Sums "figures: a=1 b=2" of all tests, and the splats and failures so far.
+figures() {	# LOG
+	tr -d '\r' <"$1" | awk '
+		/figures: / {
+			sub(/.*figures: /, "")
+			for (i = 1; i <= split($0, pair, " "); i++) {
+				split(pair[i], kv, "=")
+				if (kv[2] ~ /^[0-9]+$/) sum[kv[1]] += kv[2]
+			}
+		}
+		/boot-init: soak .* round=/ { runs++; split($0, r, "round="); round = r[2] + 0 }
+		/boot-init: soak .*failed=1/ { failed++ }
+		END {
+			printf "round %d, %d runs:", round, runs
+			n = split("signals names races unbinds unloads ioctls faults", order, " ")
+			for (i = 1; i <= n; i++) printf " %s %d,", order[i], sum[order[i]]
+			printf " failed %d,", failed
+		}'
+	echo " splats $("$top/scripts/splats.sh" "$1" 2>/dev/null | wc -l)"
+}
+
+declare -A pid log state
+for arch in "${archs[@]}"; do
+	guest_arch=$arch
+	guest_suffix=$arch
+	guest_config=(arm64-boot.config)
+	devices=(-device virtio-gpu-device)
+	if [ "$arch" = um ]; then
+		guest_suffix=um-soak
+		guest_config=(kunit-uml.config uml-soak.config)
+		devices=()
+	fi
+	. "$top/scripts/guest.sh"
+	guest_build
+	list=$(IFS=,; echo "${programs[*]}")
+	log[$arch]=$logs/soak-$arch.log
+	: >"${log[$arch]}"
+	# A round that has begun a test gets to the end of it.
+	guest_boot "${log[$arch]}" $((minutes * 60 + 1200)) \
+		"soak=$((minutes * 60)) soak_seed=$seed soak_suites=$suites selftest=$list selftest_timeout=900 kmemleak=on WRITEBACK_FENCE_ROUNDS=20 kunit.enable=1 kunit.autorun=0" \
+		"${devices[@]}" >"${log[$arch]}.qemu" 2>&1 &
+	pid[$arch]=$!
+	state[$arch]=running
+done
+trap 'kill ${pid[*]} 2>/dev/null || :; echo "interrupted" >&2; exit 130' INT TERM
+
+say "soaking for $minutes minutes, seed $seed; a round that has begun a test gets to its end"
+start=$SECONDS
+while :; do
+	for i in {1..60}; do
+		alive=0
+		for arch in "${archs[@]}"; do ! kill -0 "${pid[$arch]}" 2>/dev/null || alive=1; done
+		[ $alive = 1 ] || break
+		sleep 1
+	done
+	for arch in "${archs[@]}"; do
+		[ "${state[$arch]}" = running ] || continue
+		printf '%3d min %-6s %s\n' $(((SECONDS - start) / 60)) "$arch" "$(figures "${log[$arch]}")"
+		if ! kill -0 "${pid[$arch]}" 2>/dev/null; then
+			state[$arch]=ended
+		elif [ $(($(date +%s) - $(stat -c %Y "${log[$arch]}"))) -gt 900 ]; then
+			kill "${pid[$arch]}" 2>/dev/null || true
+			state[$arch]=silent
+		fi
+	done
+	[ $alive = 1 ] || break
+done
+
+failed=0
+echo
+echo "soak of $(cat "$base_tree/.git/imported") with the series, $minutes minutes, seed $seed"
+for arch in "${archs[@]}"; do
+	end=$(tr -d '\r' <"${log[$arch]}" | sed -n 's/.*boot-init: soak \(rounds=[0-9]* failed=[0-9]*\).*/\1/p' | tail -n 1)
+	splats=$("$top/scripts/splats.sh" "${log[$arch]}") || true
+	verdict=passed
+	if [ -z "$end" ] || [ "${end##*=}" != 0 ] || [ -n "$splats" ]; then
+		verdict=FAILED
+		failed=$((failed + 1))
+	fi
+	echo "$verdict $arch: $(figures "${log[$arch]}")"
+	[ -n "$end" ] || echo "    the guest did not get to its end (${state[$arch]}); last line: $(tr -d '\r' <"${log[$arch]}" | grep . | tail -n 1 | cut -c1-90)"
+	tr -d '\r' <"${log[$arch]}" | grep -aE '^(\[[ 0-9.]*\] )?(test: )?not ok [0-9]|boot-init: soak .*failed=1' | head -n 10 | sed 's/^/    /' || true
+	[ -z "$splats" ] || head -n 3 <<<"$splats" | sed 's/^/    /'
+	tr -d '\r' <"${log[$arch]}" | grep -aoE 'ok [0-9]+ .* # SKIP.*' | sed 's/^ok [0-9]* /    not run here: /' | sort -u | head -n 20 || true
+	echo "    log: ${log[$arch]#"$top"/}"
+done
+[ $failed -eq 0 ]
