@@ -2,10 +2,10 @@
 # The front door. Everything is generated under build/; `make help` lists it all.
 
 MAKEFLAGS += --no-print-directory
-export BASE SERIES KSRC ARCH JOBS WRITEBACK_FENCE_ROUNDS MUTANTS
+export BASE SERIES KSRC ARCH JOBS WRITEBACK_FENCE_ROUNDS KCSAN MINUTES SEED MUTANTS
 
 .DEFAULT_GOAL := help
-.PHONY: help boot test kunit litmus sparse coccicheck mutants tree export clean
+.PHONY: help boot soak test kunit litmus sparse coccicheck mutants tree export clean
 
 help: ## this list
 	@echo 'make TARGET [BASE=7.3] [KSRC=/path/to/kernel/git] [SERIES=none] [JOBS=n]'
@@ -17,11 +17,19 @@ help: ## this list
 	@echo '  KSRC=    your own kernel git instead; its HEAD is cloned, it is never written to'
 	@echo '  SERIES=none   boot, test, kunit: apply the tests without the fixes, to see the bugs'
 	@echo '  WRITEBACK_FENCE_ROUNDS=n   boot: devices that come and go in the selftest (default 100)'
+	@echo '  KCSAN=1  boot: look for data races instead of use after free'
+	@echo '  SEED=n   soak: the seed of the first round (default: another one each time)'
 
 boot: ## boot the fixed kernel on arm64 in QEMU and run every check inside
 	@scripts/deps.sh source build arm64
 	@scripts/tree.sh --keep
 	@scripts/boot.sh
+
+soak: ## all of boot and kunit in a loop for MINUTES=n (default 10), on arm64 and UML side by side
+	@case '$(ARCH)' in ''|um|arm64) ;; *) echo 'error: ARCH=$(ARCH): use um or arm64, or neither for both' >&2; exit 1 ;; esac
+	@scripts/deps.sh source build $(if $(filter um,$(ARCH)),,arm64)
+	@scripts/tree.sh --keep
+	@scripts/soak.sh
 
 test: ## KUnit on UML (SMP, KASAN, lockdep) and the checks on the series
 	@scripts/deps.sh source build

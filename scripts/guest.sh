@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
 # Sourced by the scripts that boot a kernel for userspace checks: builds the
 # kernel, its selftests and an initramfs, and boots them with 2 CPUs.
 # Set guest_arch (arm64 under QEMU, or um) and guest_config (files in configs/)
@@ -83,21 +84,21 @@ guest_build() {
 	quietly "$logs/boot-userspace-$guest_suffix.log" "building the userspace checks" guest_userspace
 }
 
-# guest_boot LOG SECONDS APPEND [QEMU-OPTION...]: with the console in LOG. 124: not
-# through in time.
+# guest_boot LOG SECONDS APPEND [QEMU-OPTION...]: with the console in LOG. Takes the
+# place of the shell, so call it in the background. 124: not through in time.
 guest_boot() {
 	local log=$1 limit=$2 append="panic=-1 kasan_multi_shot $3"
 	shift 3
 	case $guest_arch in
 	arm64)
-		timeout -k 5 "$limit" $qemu -machine virt -cpu max -smp 2 -m 2G \
+		exec timeout -k 5 "$limit" $qemu -machine virt -cpu max -smp 2 -m 2G \
 			-accel tcg,thread=multi -display none -monitor none -nic none -serial "file:$log" -no-reboot \
 			-kernel "$out/arch/arm64/boot/Image" -initrd "$out/initramfs.cpio" \
 			-append "console=ttyAMA0 $append" "$@"
 		;;
 	um)
 		# shellcheck disable=SC2086
-		timeout -k 5 "$limit" "$out/linux" mem=2G seccomp=on ncpus=2 initrd="$out/initramfs.cpio" \
+		exec timeout -k 5 "$limit" "$out/linux" mem=2G seccomp=on ncpus=2 initrd="$out/initramfs.cpio" \
 			con=null con0=null,fd:1 console=tty0 $append >"$log" 2>&1 </dev/null
 		;;
 	esac

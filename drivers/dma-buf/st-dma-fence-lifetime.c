@@ -1177,6 +1177,7 @@ static void race_watch_signal(struct kunit *test)
 	kunit_info(test, "%u signals, %u of them watched, too early for %u ops, %u timestamps, %u errors\n",
 		   i, watch.seen, watch.bad_ops, watch.bad_time,
 		   watch.bad_error);
+	kunit_info(test, "figures: signals=%u races=%u\n", i, watch.seen);
 	KUNIT_EXPECT_EQ(test, watch.bad_ops, 0);
 	KUNIT_EXPECT_EQ(test, watch.bad_time, 0);
 	KUNIT_EXPECT_EQ(test, watch.bad_error, 0);
@@ -1413,6 +1414,10 @@ static void race_run(struct kunit *test,
 		   atomic_read(&race->power.signals),
 		   atomic_read(&race->power.reads),
 		   atomic_read(&race->power.dead),
+		   atomic_read(&race->power.callbacks),
+		   atomic_read(&race->power.crossed));
+	kunit_info(test, "figures: signals=%d names=%d races=%d\n",
+		   atomic_read(&race->power.signals),
 		   atomic_read(&race->power.callbacks),
 		   atomic_read(&race->power.crossed));
 	KUNIT_EXPECT_EQ(test, atomic_read(&race->bad), 0);

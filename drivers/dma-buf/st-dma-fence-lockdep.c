@@ -10,7 +10,8 @@
  * for each case:
  *
  *   kunit.py run --kunitconfig=drivers/dma-buf \
- *	--kconfig_add CONFIG_PROVE_LOCKING=y --kconfig_add CONFIG_SMP=y \
+ *	--kconfig_add CONFIG_DEBUG_KERNEL=y --kconfig_add CONFIG_PROVE_LOCKING=y \
+ *	--kconfig_add CONFIG_SMP=y --kernel_args seccomp=on --kernel_args ncpus=2 \
  *	--kernel_args dmabuf_kunit.provoke=1 'dma-buf-fence-violations.list_lock'
  */
 

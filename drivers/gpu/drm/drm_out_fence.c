@@ -10,12 +10,15 @@
  */
 
 #include <linux/dma-fence.h>
+#include <linux/export.h>
 #include <linux/list.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/stdarg.h>
 #include <linux/string.h>
 
+#include <drm/drm_connector.h>
+#include <drm/drm_crtc.h>
 #include <drm/drm_device.h>
 #include <drm/drm_drv.h>
 #include <drm/drm_out_fence.h>
@@ -74,16 +77,17 @@ void drm_out_fence_timeline_init(struct drm_out_fence_timeline *timeline,
 }
 
 /*
- * drm_out_fence_timeline_fini - signal what is still pending
+ * drm_out_fence_timeline_cancel - signal what is still pending
  * @timeline: the timeline
  *
  * Whoever waits for a frame of a device that goes away learns so: fences that
- * are not signaled yet get the error -ENODEV. The caller has made sure that no
- * new fence is created. The driver may still signal old ones, without effect.
+ * are not signaled yet get the error -ENODEV. The caller has made sure that the
+ * hardware is done with these frames. The driver may still signal the fences,
+ * without effect.
  *
  * Context: Process context.
  */
-void drm_out_fence_timeline_fini(struct drm_out_fence_timeline *timeline)
+void drm_out_fence_timeline_cancel(struct drm_out_fence_timeline *timeline)
 {
 	struct drm_out_fence *fence, *next;
 	unsigned long flags;
@@ -106,6 +110,38 @@ void drm_out_fence_timeline_fini(struct drm_out_fence_timeline *timeline)
 		dma_fence_put(&fence->base);
 	}
 }
+
+/**
+ * drm_out_fences_cancel - signal all out-fences of a device that are pending
+ * @dev: the device
+ *
+ * Gives the error -ENODEV to the out-fences of all CRTCs and writeback connectors
+ * that the driver has not signaled, and signals them. This is for a device that
+ * goes away, when its hardware has stopped to read and write framebuffers:
+ * drm_atomic_helper_shutdown() does it. Otherwise it is done when the CRTC or the
+ * connector is cleaned up, but then whoever waits for such a fence also waits for
+ * the last reference to the device, which may be their own.
+ *
+ * Context: Process context. The caller holds all modeset locks, so that there is no
+ * commit which has a fence but has not begun.
+ */
+void drm_out_fences_cancel(struct drm_device *dev)
+{
+	struct drm_connector_list_iter iter;
+	struct drm_connector *connector;
+	struct drm_crtc *crtc;
+
+	drm_for_each_crtc(crtc, dev)
+		drm_out_fence_timeline_cancel(&crtc->out_fences);
+
+	drm_connector_list_iter_begin(dev, &iter);
+	drm_for_each_connector_iter(connector, &iter) {
+		if (connector->out_fences)
+			drm_out_fence_timeline_cancel(connector->out_fences);
+	}
+	drm_connector_list_iter_end(&iter);
+}
+EXPORT_SYMBOL(drm_out_fences_cancel);
 
 /*
  * drm_out_fence_create - create the next fence of a timeline
@@ -131,7 +167,7 @@ struct dma_fence *drm_out_fence_create(struct drm_out_fence_timeline *timeline,
 	spin_lock(&timeline->lock);
 
 	/*
-	 * Forget what does not need drm_out_fence_timeline_fini() any more: the
+	 * Forget what does not need drm_out_fence_timeline_cancel() any more: the
 	 * signaled ones, and those of commits that failed, to which nobody else
 	 * has a reference. There are as many as frames are in flight.
 	 */

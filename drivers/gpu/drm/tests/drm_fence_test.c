@@ -15,6 +15,7 @@
 #include <linux/kthread.h>
 #include <linux/slab.h>
 
+#include <drm/drm_atomic_helper.h>
 #include <drm/drm_atomic_state_helper.h>
 #include <drm/drm_connector.h>
 #include <drm/drm_drv.h>
@@ -247,6 +248,25 @@ static void drm_test_fence_pending_device_gone(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, cb.calls, 1);
 	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), -ENODEV);
 
+	dma_fence_put(fence);
+}
+
+/* The outputs are off for good, but somebody still holds on to the device. */
+static void drm_test_fence_pending_shutdown(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct dma_fence *fence = fence_create(test, drm);
+	struct fence_gone_cb cb = {};
+
+	drm_mode_config_reset(drm);
+	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &cb.base,
+							fence_gone_callback));
+	drm_atomic_helper_shutdown(drm);
+	fence_expect_gone(test, fence, &cb);
+
+	fence_device_destroy(test, drm);
+	KUNIT_EXPECT_EQ(test, cb.calls, 1);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), -ENODEV);
 	dma_fence_put(fence);
 }
 
@@ -973,6 +993,9 @@ static void drm_test_fence_race_signal_names(struct kunit *test)
 	kunit_info(test, "%d signals, %d reads, %d name callbacks, %d of them across a signal\n",
 		   atomic_read(&race->signals), atomic_read(&race->reads),
 		   atomic_read(&race->callbacks), atomic_read(&race->crossed));
+	kunit_info(test, "figures: signals=%d names=%d races=%d\n",
+		   atomic_read(&race->signals), atomic_read(&race->callbacks),
+		   atomic_read(&race->crossed));
 	KUNIT_EXPECT_EQ(test, atomic_read(&race->bad), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&race->signals), total);
 
@@ -997,6 +1020,8 @@ static struct kunit_case drm_fence_tests[] = {
 	KUNIT_CASE(drm_test_fence_release_waits_for_render_only),
 	KUNIT_CASE_SLOW(drm_test_fence_race_signal_names),
 	KUNIT_CASE_PARAM(drm_test_fence_pending_device_gone,
+			 fence_source_gen_params),
+	KUNIT_CASE_PARAM(drm_test_fence_pending_shutdown,
 			 fence_source_gen_params),
 	KUNIT_CASE_PARAM(drm_test_fence_pending_mode_config_gone,
 			 fence_source_gen_params),

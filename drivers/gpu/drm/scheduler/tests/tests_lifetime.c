@@ -267,6 +267,8 @@ static void drm_sched_lifetime_race(struct kunit *test)
 
 	kunit_info(test, "%u signals, %d reads, %d of them got the name of a scheduler\n",
 		   i, atomic_read(&race->reads), atomic_read(&race->names));
+	kunit_info(test, "figures: signals=%u names=%d\n", i,
+		   atomic_read(&race->names));
 	KUNIT_EXPECT_EQ(test, atomic_read(&race->bad), 0);
 
 	/* A run in which nobody read a name proves nothing. */

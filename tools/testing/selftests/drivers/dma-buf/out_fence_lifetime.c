@@ -441,6 +441,8 @@ TEST_F_TIMEOUT(device_present, names_while_signaling, 60)
 	       readers.n, flips, sum.reads, sum.pending);
 	TH_LOG("power: status 0 then 1 seen %lu times, names 'vkms' %lu, 'detached-driver' %lu",
 	       sum.both_sides, sum.live_names, sum.gone_names);
+	TH_LOG("figures: signals=%u names=%lu races=%lu", flips,
+	       sum.live_names + sum.gone_names, sum.both_sides);
 	EXPECT_LT(0u, flips);
 	EXPECT_LT(0ul, sum.pending);
 	EXPECT_LT(0ul, sum.both_sides);

@@ -875,6 +875,8 @@ const char *display_open(struct display *d)
 	/* the same for all objects of a type */
 	d->out_fence_prop = find_prop(d->fd, pipe->crtc, DRM_MODE_OBJECT_CRTC,
 				      "OUT_FENCE_PTR");
+	d->in_fence_prop = find_prop(d->fd, pipe->plane, DRM_MODE_OBJECT_PLANE,
+				     "IN_FENCE_FD");
 	d->fb_prop = find_prop(d->fd, pipe->plane, DRM_MODE_OBJECT_PLANE,
 			       "FB_ID");
 	if (!d->writeback)

@@ -51,7 +51,7 @@ struct display {
 	int fd;
 	struct pipe pipes[MAX_PIPES];
 	__u32 fb[2], writeback_fb;
-	__u32 out_fence_prop, fb_prop;
+	__u32 out_fence_prop, in_fence_prop, fb_prop;
 	__u32 writeback_fence_prop, writeback_fb_prop;
 };
 

@@ -270,6 +270,8 @@ TEST_F_TIMEOUT(display, names_while_signaling, 60)
 	       readers.n, frames, sum.reads, sum.pending);
 	TH_LOG("power: status 0 then 1 seen %lu times, names 'vkms' %lu, 'detached-driver' %lu",
 	       sum.both_sides, sum.live_names, sum.gone_names);
+	TH_LOG("figures: signals=%u names=%lu races=%lu", frames,
+	       sum.live_names + sum.gone_names, sum.both_sides);
 	EXPECT_LT(0u, frames);
 	EXPECT_LT(0ul, sum.pending);
 	EXPECT_LT(0ul, sum.both_sides);
@@ -572,6 +574,7 @@ TEST_F_TIMEOUT(display, storm, 120)
 		}
 		TH_LOG("power: round %u: %u fences, %u of writebacks, %u lost, %u commits refused",
 		       round, fences, writebacks, lost, refused);
+		TH_LOG("figures: signals=%u unbinds=1", fences);
 		EXPECT_LT(0u, fences);
 		EXPECT_LT(0u, refused);
 	}
@@ -635,6 +638,7 @@ TEST_F_TIMEOUT(display, rounds, 600)
 	}
 	TH_LOG("power: %u rounds in %llu ms", n,
 	       (now_ns() - start) / NSEC_PER_MSEC);
+	TH_LOG("figures: unbinds=%u", n);
 	why = cannot_report_leaks();
 	if (why) {
 		TH_LOG("leaks NOT checked: %s", why);

@@ -1,0 +1,3028 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What becomes of fences when their makers are out of memory, out of time, out
+ * of CPUs, or out of devices?
+ *
+ * The test makes vkms instances of its own, takes vgem and sw_sync where the
+ * kernel has them, and then
+ *
+ *  - makes every allocation of everything that makes a fence fail, one at a
+ *    time: commits, merges, timelines, dma-bufs, polls, and vkms instances,
+ *  - interrupts those that wait, by a timer, and has them try again,
+ *  - takes a CPU away and gives it back while fences are made and signaled,
+ *  - takes the device away, from another process, at each step of a commit,
+ *    and uses what is left: sync_files, dma-bufs, events and the DRM file.
+ *
+ * Nothing may be lost on the way: descriptors, fences that userspace got, nor
+ * memory. The kernel log must stay silent. Only a kernel with CONFIG_KASAN
+ * reports each use after free, and only one with CONFIG_DEBUG_KMEMLEAK, with
+ * "kmemleak=on" on its command line if it needs that, what error paths leak.
+ *
+ * The last cases have no memory for a device that comes or goes. That is less
+ * about fences than about DRM and configfs, and a kernel with a bug there may
+ * not get over it: FENCE_FAULTS_DEVICE=0 in the environment leaves them out.
+ *
+ * FENCE_FAULTS_SECONDS=N in the environment is the time for each of the cases
+ * that take time. They draw from a random sequence, FENCE_FAULTS_SEED=N repeats
+ * that of another run. Run it as root: ./fence_faults
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <drm/drm.h>
+#include <drm/drm_mode.h>
+#include <drm/vgem_drm.h>
+#include <linux/dma-buf.h>
+
+#include "kselftest_harness.h"
+#include "out_fence_util.h"
+
+#define DEBUGFS		"/sys/kernel/debug"
+#define FAILSLAB	DEBUGFS "/failslab"
+#define SW_SYNC		DEBUGFS "/sync/sw_sync"
+#define KMEMLEAK	DEBUGFS "/kmemleak"
+#define VKMS		"/sys/kernel/config/vkms"
+#define CPUS		"/sys/devices/system/cpu"
+
+#define SECONDS_VAR	"FENCE_FAULTS_SECONDS"
+#define SEED_VAR	"FENCE_FAULTS_SEED"
+#define DEVICE_VAR	"FENCE_FAULTS_DEVICE"
+
+/* In memory where the kernel is to store a descriptor; none is that large. */
+#define UNTOUCHED	0x7e57fd
+
+/* The interface of sw_sync is in no header. */
+struct sw_sync_create_fence_data {
+	__u32 value;
+	char name[32];
+	__s32 fence;
+};
+
+#define SW_SYNC_IOC_CREATE_FENCE	\
+	_IOWR('W', 0, struct sw_sync_create_fence_data)
+#define SW_SYNC_IOC_INC			_IOW('W', 1, __u32)
+
+/* Of one case: each has a process of its own. */
+static struct figures {
+	atomic_ulong ioctls, signals, names, unbinds, faults;
+} figures;
+
+#define SHOW_FIGURES()						\
+	TH_LOG("figures: ioctls=%lu signals=%lu names=%lu unbinds=%lu faults=%lu", \
+	       atomic_load(&figures.ioctls),			\
+	       atomic_load(&figures.signals),			\
+	       atomic_load(&figures.names),			\
+	       atomic_load(&figures.unbinds),			\
+	       atomic_load(&figures.faults))
+
+static unsigned int seconds(void)
+{
+	const char *var = getenv(SECONDS_VAR);
+	unsigned int n = var ? strtoul(var, NULL, 0) : 0;
+
+	return n ?: 5;
+}
+
+static unsigned int seed(void)
+{
+	const char *var = getenv(SEED_VAR);
+
+	return var ? strtoul(var, NULL, 0) : now_ns() / NSEC_PER_MSEC;
+}
+
+/* From @low to @high. */
+static unsigned int draw(unsigned int *random, unsigned int low,
+			 unsigned int high)
+{
+	return low + rand_r(random) % (high - low + 1);
+}
+
+/* Returns 0 or an errno: who interrupts wants to know. */
+static int try_ioctl(int fd, unsigned long request, void *arg)
+{
+	atomic_fetch_add(&figures.ioctls, 1);
+	return ioctl(fd, request, arg) < 0 ? -errno : 0;
+}
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC), err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static unsigned int open_fds(void)
+{
+	unsigned int n = 0;
+	DIR *dir;
+
+	dir = opendir("/proc/self/fd");
+	if (!dir)
+		return 0;
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+static void mount_debugfs(void)
+{
+	if (access(FAILSLAB, F_OK) && access(DEBUGFS "/sync", F_OK))
+		mount("none", DEBUGFS, "debugfs", 0, NULL);
+}
+
+/* ---- fences that signal when this test wants it ---- */
+
+static int timeline_open(void)
+{
+	int fd = open(SW_SYNC, O_RDWR | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* Returns a descriptor or an errno. */
+static int timeline_fence(int timeline, __u32 value)
+{
+	struct sw_sync_create_fence_data data = {
+		.value = value,
+		.name = "fence_faults",
+		.fence = UNTOUCHED,
+	};
+
+	return try_ioctl(timeline, SW_SYNC_IOC_CREATE_FENCE, &data) ?:
+	       data.fence;
+}
+
+static int timeline_inc(int timeline)
+{
+	__u32 one = 1;
+
+	return try_ioctl(timeline, SW_SYNC_IOC_INC, &one);
+}
+
+static int merge_fds(int fd, int other, __s32 *made)
+{
+	struct sync_merge_data data = {
+		.name = "merged",
+		.fd2 = other,
+		.fence = UNTOUCHED,
+	};
+	int err = try_ioctl(fd, SYNC_IOC_MERGE, &data);
+
+	*made = data.fence;
+	return err;
+}
+
+/* INT_MIN if there is none. */
+static int status_of(int fd)
+{
+	struct sync_file_info info = {};
+
+	return try_ioctl(fd, SYNC_IOC_FILE_INFO, &info) ? INT_MIN : info.status;
+}
+
+static bool is_ready(int fd, short events, unsigned int ms)
+{
+	struct pollfd p = { .fd = fd, .events = events };
+
+	return poll(&p, 1, ms) == 1 && p.revents == events;
+}
+
+static const char *expect_signaled(int fd, int status)
+{
+	int is;
+
+	if (!is_ready(fd, POLLIN, WAIT_MS))
+		return wrong("a fence does not signal");
+	is = status_of(fd);
+	if (is != status)
+		return wrong("status %d of a fence that signals %d", is, status);
+	atomic_fetch_add(&figures.signals, 1);
+	return NULL;
+}
+
+/* ---- everything that a case may work with ---- */
+
+#define MAX_SOURCES	4
+
+struct rig {
+	struct display d;
+	int kmsg, fail_nth, vgem;
+	bool has_writeback;
+	unsigned int hz, random;
+	__u32 in_fence_prop, flips;
+
+	/* fences that are not signaled, and what they are merged to */
+	unsigned int n_sources;
+	int timelines[MAX_SOURCES], sources[MAX_SOURCES];
+	__s32 merged[2];
+
+	int dmabuf, epoll;
+	__u32 handle, vgem_fence;
+	char name[64];		/* of another instance of vkms */
+
+	/* what the call in question made */
+	__s32 out, writeback, made;
+	__u64 committed;	/* before the newest commit with fences */
+	bool flipped;
+	unsigned int lost;
+};
+
+static void forget_results(struct rig *r)
+{
+	r->out = UNTOUCHED;
+	r->writeback = UNTOUCHED;
+	r->made = UNTOUCHED;
+}
+
+static void rig_init(struct rig *r)
+{
+	unsigned int i;
+
+	r->fail_nth = -1;
+	r->vgem = -1;
+	r->dmabuf = -1;
+	r->epoll = -1;
+	r->merged[0] = -1;
+	r->merged[1] = -1;
+	for (i = 0; i < MAX_SOURCES; i++) {
+		r->timelines[i] = -1;
+		r->sources[i] = -1;
+	}
+	r->random = seed();
+	forget_results(r);
+}
+
+static bool is_no_fd(__s32 fd)
+{
+	return fd == -1 || fd == UNTOUCHED;
+}
+
+/* After a call that failed: has the kernel left a descriptor somewhere? */
+static const char *expect_no_results(const struct rig *r)
+{
+	if (!is_no_fd(r->out))
+		return wrong("OUT_FENCE_PTR %d of what failed", r->out);
+	if (!is_no_fd(r->writeback))
+		return wrong("WRITEBACK_OUT_FENCE_PTR %d of what failed",
+			     r->writeback);
+	if (!is_no_fd(r->made))
+		return wrong("descriptor %d of what failed", r->made);
+	return NULL;
+}
+
+static const char *sources_open(struct rig *r, unsigned int n)
+{
+	unsigned int i;
+
+	r->n_sources = n;
+	for (i = 0; i < n; i++) {
+		r->timelines[i] = timeline_open();
+		if (r->timelines[i] < 0)
+			return wrong("sw_sync: %s", strerror(-r->timelines[i]));
+		r->sources[i] = timeline_fence(r->timelines[i], 1);
+		if (r->sources[i] < 0)
+			return wrong("CREATE_FENCE: %s",
+				     strerror(-r->sources[i]));
+	}
+	return NULL;
+}
+
+static const char *sources_merge(struct rig *r)
+{
+	unsigned int i;
+	int err = 0;
+
+	for (i = 0; !err && i + 1 < r->n_sources; i += 2)
+		err = merge_fds(r->sources[i], r->sources[i + 1],
+				&r->merged[i / 2]);
+	return err ? wrong("MERGE: %s", strerror(-err)) : NULL;
+}
+
+/* Nobody but the timelines may signal the sources, and these must do it. */
+static const char *sources_signal(struct rig *r)
+{
+	const char *why = NULL;
+	unsigned int i;
+	int err;
+
+	for (i = 0; !why && i < r->n_sources; i++) {
+		if (status_of(r->sources[i]))
+			return wrong("status %d of a fence that is pending",
+				     status_of(r->sources[i]));
+		err = timeline_inc(r->timelines[i]);
+		if (err)
+			return wrong("INC: %s", strerror(-err));
+		why = expect_signaled(r->sources[i], 1);
+	}
+	for (i = 0; !why && i < 2; i++) {
+		if (r->merged[i] >= 0)
+			why = expect_signaled(r->merged[i], 1);
+	}
+	return why;
+}
+
+static void sources_close(struct rig *r)
+{
+	unsigned int i;
+
+	close_fd(&r->merged[0]);
+	close_fd(&r->merged[1]);
+	for (i = 0; i < MAX_SOURCES; i++) {
+		close_fd(&r->sources[i]);
+		close_fd(&r->timelines[i]);
+	}
+	r->n_sources = 0;
+}
+
+static const char *sources_end(struct rig *r)
+{
+	const char *why = sources_signal(r);
+
+	sources_close(r);
+	return why;
+}
+
+/* ---- commits ---- */
+
+static __u32 find_prop(int fd, __u32 object, __u32 type, const char *name)
+{
+	struct drm_mode_obj_get_properties all = {
+		.obj_id = object,
+		.obj_type = type,
+	};
+	__u64 values[64];
+	__u32 ids[64];
+	unsigned int i;
+
+	all.props_ptr = (uintptr_t)ids;
+	all.prop_values_ptr = (uintptr_t)values;
+	all.count_props = ARRAY_SIZE(ids);
+	if (try_ioctl(fd, DRM_IOCTL_MODE_OBJ_GETPROPERTIES, &all))
+		return 0;
+	for (i = 0; i < all.count_props && i < ARRAY_SIZE(ids); i++) {
+		struct drm_mode_get_property prop = { .prop_id = ids[i] };
+
+		if (!try_ioctl(fd, DRM_IOCTL_MODE_GETPROPERTY, &prop) &&
+		    !strcmp(prop.name, name))
+			return prop.prop_id;
+	}
+	return 0;
+}
+
+struct request {
+	__u32 objects[4], counts[4], props[8];
+	__u64 values[8];
+	unsigned int n_objects, n_props;
+};
+
+static void request_add(struct request *req, __u32 object, __u32 prop,
+			__u64 value)
+{
+	if (!req->n_objects || req->objects[req->n_objects - 1] != object)
+		req->objects[req->n_objects++] = object;
+	req->counts[req->n_objects - 1]++;
+	req->props[req->n_props] = prop;
+	req->values[req->n_props++] = value;
+}
+
+#define WITH_OUT	1
+#define WITH_WRITEBACK	2
+#define NO_FENCE	-1
+
+/* Flips to the other framebuffer, after the fence @in; no second attempt. */
+static int commit(struct rig *r, unsigned int with, int in, __u32 flags)
+{
+	const struct pipe *p = &r->d.pipes[0];
+	struct request req = {};
+	struct drm_mode_atomic atomic = {
+		.flags = flags,
+		.objs_ptr = (uintptr_t)req.objects,
+		.count_props_ptr = (uintptr_t)req.counts,
+		.props_ptr = (uintptr_t)req.props,
+		.prop_values_ptr = (uintptr_t)req.values,
+	};
+
+	if (with & WITH_OUT)
+		request_add(&req, p->crtc, r->d.out_fence_prop,
+			    (uintptr_t)&r->out);
+	request_add(&req, p->plane, r->d.fb_prop, r->d.fb[++r->flips & 1]);
+	if (in >= 0)
+		request_add(&req, p->plane, r->in_fence_prop, in);
+	if (with & WITH_WRITEBACK) {
+		request_add(&req, p->writeback, r->d.writeback_fb_prop,
+			    r->d.writeback_fb);
+		request_add(&req, p->writeback, r->d.writeback_fence_prop,
+			    (uintptr_t)&r->writeback);
+	}
+	atomic.count_objs = req.n_objects;
+	if (with)
+		r->committed = now_ns();
+	return try_ioctl(r->d.fd, DRM_IOCTL_MODE_ATOMIC, &atomic);
+}
+
+/* Waits until nothing is in flight any more. */
+static const char *settle(struct rig *r)
+{
+	int err;
+
+	do {
+		err = commit(r, 0, NO_FENCE, 0);
+	} while (err == -EINTR);
+	return err ? wrong("commit: %s", strerror(-err)) : NULL;
+}
+
+/* The fences of a commit that succeeded signal, and are as they should be. */
+static const char *use_results(struct rig *r, bool may_be_lost)
+{
+	struct fence f;
+	const char *why = NULL;
+
+	if (r->out >= 0 && r->out != UNTOUCHED) {
+		fence_init(&f, "CRTC", r->d.pipes[0].crtc);
+		f.fd = r->out;
+		f.may_be_lost = may_be_lost;
+		f.committed = r->committed;
+		r->out = -1;
+		why = use_all(&f);
+		if (why)
+			return why;
+		atomic_fetch_add(&figures.signals, 1);
+		atomic_fetch_add(&figures.names, 2);
+	}
+	if (r->writeback >= 0 && r->writeback != UNTOUCHED) {
+		fence_init(&f, "CONNECTOR", r->d.pipes[0].writeback);
+		f.fd = r->writeback;
+		f.may_be_lost = may_be_lost;
+		f.committed = r->committed;
+		r->writeback = -1;
+		why = use_all(&f);
+		if (why)
+			return why;
+		atomic_fetch_add(&figures.signals, 1);
+		atomic_fetch_add(&figures.names, 2);
+	}
+	return NULL;
+}
+
+/* @writeback: with one that vkms will not complete before the next frame. */
+static const char *rig_start_writeback(struct rig *r, struct fence *writeback)
+{
+	const char *why = display_start_writeback(&r->d, r->hz, writeback);
+
+	if (why)
+		return why;
+	r->in_fence_prop = find_prop(r->d.fd, r->d.pipes[0].plane,
+				     DRM_MODE_OBJECT_PLANE, "IN_FENCE_FD");
+	return r->in_fence_prop ? NULL : "no IN_FENCE_FD";
+}
+
+static const char *rig_start(struct rig *r)
+{
+	return rig_start_writeback(r, NULL);
+}
+
+/* ---- buffers ---- */
+
+static const char *buffer_create(int fd, __u32 *handle)
+{
+	struct drm_mode_create_dumb dumb = {
+		.width = 64,
+		.height = 64,
+		.bpp = 32,
+	};
+	int err = try_ioctl(fd, DRM_IOCTL_MODE_CREATE_DUMB, &dumb);
+
+	*handle = dumb.handle;
+	return err ? wrong("CREATE_DUMB: %s", strerror(-err)) : NULL;
+}
+
+static const char *buffer_close(int fd, __u32 handle)
+{
+	struct drm_gem_close close = { .handle = handle };
+	int err = try_ioctl(fd, DRM_IOCTL_GEM_CLOSE, &close);
+
+	return err ? wrong("GEM_CLOSE: %s", strerror(-err)) : NULL;
+}
+
+static int buffer_export(int fd, __u32 handle, int *dmabuf)
+{
+	struct drm_prime_handle prime = {
+		.handle = handle,
+		.flags = DRM_CLOEXEC | DRM_RDWR,
+		.fd = UNTOUCHED,
+	};
+	int err = try_ioctl(fd, DRM_IOCTL_PRIME_HANDLE_TO_FD, &prime);
+
+	*dmabuf = prime.fd;
+	return err;
+}
+
+static int buffer_import(int fd, int dmabuf, __u32 *handle)
+{
+	struct drm_prime_handle prime = { .fd = dmabuf };
+	int err = try_ioctl(fd, DRM_IOCTL_PRIME_FD_TO_HANDLE, &prime);
+
+	*handle = prime.handle;
+	return err;
+}
+
+static int export_fences(int dmabuf, __s32 *made)
+{
+	struct dma_buf_export_sync_file data = {
+		.flags = DMA_BUF_SYNC_RW,
+		.fd = UNTOUCHED,
+	};
+	int err = try_ioctl(dmabuf, DMA_BUF_IOCTL_EXPORT_SYNC_FILE, &data);
+
+	*made = data.fd;
+	return err;
+}
+
+static int import_fence(int dmabuf, int fd)
+{
+	struct dma_buf_import_sync_file data = {
+		.flags = DMA_BUF_SYNC_WRITE,
+		.fd = fd,
+	};
+
+	return try_ioctl(dmabuf, DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &data);
+}
+
+/* A buffer without fences, as handle and as dma-buf. */
+static const char *dmabuf_create(struct rig *r)
+{
+	const char *why = buffer_create(r->d.fd, &r->handle);
+	int err;
+
+	if (why)
+		return why;
+	err = buffer_export(r->d.fd, r->handle, &r->dmabuf);
+	return err ? wrong("HANDLE_TO_FD: %s", strerror(-err)) : NULL;
+}
+
+static const char *dmabuf_end(struct rig *r)
+{
+	if (!is_ready(r->dmabuf, POLLOUT, WAIT_MS))
+		return "a dma-buf does not get ready";
+	close_fd(&r->dmabuf);
+	return buffer_close(r->d.fd, r->handle);
+}
+
+/* ---- instances of vkms, step by step ---- */
+
+enum step_type { DIRECTORY, LINK, VALUE };
+
+static const struct step {
+	enum step_type type;
+	const char *path, *what;
+} steps[] = {
+	{ DIRECTORY, "", NULL },
+	{ DIRECTORY, "/planes/p", NULL },
+	{ DIRECTORY, "/crtcs/c", NULL },
+	{ DIRECTORY, "/encoders/e", NULL },
+	{ DIRECTORY, "/connectors/o", NULL },
+	{ LINK, "/planes/p/possible_crtcs/c", "/crtcs/c" },
+	{ LINK, "/encoders/e/possible_crtcs/c", "/crtcs/c" },
+	{ LINK, "/connectors/o/possible_encoders/e", "/encoders/e" },
+	{ VALUE, "/planes/p/type", "1" },	/* primary */
+	{ VALUE, "/crtcs/c/writeback", "1" },
+};
+
+static int vkms_set(const char *name, const char *attr, const char *value)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), VKMS "/%s%s", name, attr);
+	return write_file(path, value);
+}
+
+static int vkms_configure(const char *name)
+{
+	char path[PATH_MAX], target[PATH_MAX];
+	unsigned int i;
+	int err = 0;
+
+	for (i = 0; !err && i < ARRAY_SIZE(steps); i++) {
+		const struct step *s = &steps[i];
+
+		snprintf(path, sizeof(path), VKMS "/%s%s", name, s->path);
+		if (s->type == DIRECTORY) {
+			err = mkdir(path, 0755) ? -errno : 0;
+		} else if (s->type == LINK) {
+			snprintf(target, sizeof(target), VKMS "/%s%s", name,
+				 s->what);
+			err = symlink(target, path) ? -errno : 0;
+		} else {
+			err = vkms_set(name, s->path, s->what);
+		}
+	}
+	return err;
+}
+
+/* Removes what there is of it. */
+static int vkms_remove(const char *name)
+{
+	char path[PATH_MAX];
+	unsigned int i;
+	int err = 0;
+
+	for (i = ARRAY_SIZE(steps); !err && i--;) {
+		const struct step *s = &steps[i];
+
+		snprintf(path, sizeof(path), VKMS "/%s%s", name, s->path);
+		if (s->type == DIRECTORY)
+			err = rmdir(path) ? -errno : 0;
+		else if (s->type == LINK)
+			err = unlink(path) ? -errno : 0;
+		if (err == -ENOENT)
+			err = 0;
+	}
+	return err;
+}
+
+/* The node of the device with this name, or "" if there is none. */
+static const char *find_node(const char *name)
+{
+	char path[PATH_MAX], target[PATH_MAX], *base;
+	static char node[32];
+	ssize_t len;
+	int i;
+
+	for (i = 0; i < 64; i++) {
+		snprintf(path, sizeof(path), "/sys/class/drm/card%d/device", i);
+		len = readlink(path, target, sizeof(target) - 1);
+		if (len < 0)
+			continue;
+		target[len] = '\0';
+		base = strrchr(target, '/');
+		if (strcmp(base ? base + 1 : target, name))
+			continue;
+		snprintf(node, sizeof(node), "/dev/dri/card%d", i);
+		return node;
+	}
+	return "";
+}
+
+static bool has_driver(int fd, const char *driver)
+{
+	char name[16] = "";
+	struct drm_version version = {
+		.name = name,
+		.name_len = sizeof(name) - 1,
+	};
+
+	return !try_ioctl(fd, DRM_IOCTL_VERSION, &version) &&
+	       !strcmp(name, driver);
+}
+
+static int open_vgem(void)
+{
+	char path[32];
+	int i, fd;
+
+	for (i = 0; i < 64; i++) {
+		snprintf(path, sizeof(path), "/dev/dri/card%d", i);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		if (fd >= 0 && has_driver(fd, "vgem"))
+			return fd;
+		if (fd >= 0)
+			close(fd);
+	}
+	return -1;
+}
+
+/* Sets up or skips; what is in @r is for the teardown. */
+static bool prepare(struct __test_metadata *_metadata, struct rig *r)
+{
+	const char *why;
+
+	rig_init(r);
+	mount_debugfs();
+	r->d.writeback = true;
+	why = display_prepare(&r->d, &r->kmsg);
+	if (!why && access(SW_SYNC, W_OK))
+		why = wrong("no CONFIG_SW_SYNC: %s: %m", SW_SYNC);
+	if (why)
+		SKIP(return false, "%s", why);
+	return true;
+}
+
+/* ---- no memory ---- */
+
+#define MANY_CALLS	1000000	/* more than one system call allocates */
+
+/* The @nth allocation of what comes next fails, none if that is 0. */
+static const char *fail_start(const struct rig *r, unsigned int nth)
+{
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%u", nth);
+
+	if (pwrite(r->fail_nth, text, len, 0) != len)
+		return wrong("fail-nth: %m");
+	return NULL;
+}
+
+/* How many allocations are missing until one would have failed. */
+static unsigned int fail_end(const struct rig *r)
+{
+	char text[16] = "";
+
+	if (pread(r->fail_nth, text, sizeof(text) - 1, 0) <= 0 ||
+	    pwrite(r->fail_nth, "0", 1, 0) != 1)
+		return MANY_CALLS;
+	return strtoul(text, NULL, 10);
+}
+
+static const char *cannot_fail(struct rig *r)
+{
+	int err;
+
+	r->fail_nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (r->fail_nth < 0)
+		return wrong("no CONFIG_FAULT_INJECTION: fail-nth: %m");
+	err = write_file(FAILSLAB "/ignore-gfp-wait", "N");
+	if (!err)
+		err = write_file(FAILSLAB "/verbose", "0");
+	if (err)
+		return wrong("no CONFIG_FAILSLAB or no CONFIG_FAULT_INJECTION_DEBUG_FS: %s",
+			     strerror(-err));
+	return NULL;
+}
+
+/* What was lost before is not ours. */
+FIXTURE(memory_before)
+{
+};
+
+FIXTURE_SETUP(memory_before)
+{
+}
+
+FIXTURE_TEARDOWN(memory_before)
+{
+}
+
+TEST_F_TIMEOUT(memory_before, leaks, 120)
+{
+	const char *why;
+	struct leaks leaks;
+
+	mount_debugfs();
+	why = cannot_report_leaks();
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_FINE(leaks_start(&leaks));
+	if (!leaks.kmemleak)
+		SKIP(return, "no kmemleak: leaks can pass unseen");
+}
+
+/* Each function takes a rig; before() and after() are never out of memory. */
+struct faulty {
+	const char *(*before)(struct rig *r);
+	int (*call)(struct rig *r);
+	const char *(*after)(struct rig *r);
+	unsigned int fds;	/* that call() opens, if it succeeds */
+	int other_errno;	/* than ENOMEM */
+	bool display, vgem;
+};
+
+FIXTURE(no_memory)
+{
+	struct rig r;
+};
+
+FIXTURE_VARIANT(no_memory)
+{
+	struct faulty faulty;
+};
+
+static const char *nothing_before(struct rig *r)
+{
+	(void)r;
+	return NULL;
+}
+
+static const char *results_after(struct rig *r)
+{
+	const char *why = use_results(r, false);
+
+	return why ?: settle(r);
+}
+
+static int call_commit(struct rig *r)
+{
+	return commit(r, WITH_OUT, NO_FENCE, 0);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, commit)
+{
+	.faulty = {
+		.before = settle,
+		.call = call_commit,
+		.after = results_after,
+		.fds = 1,
+		.display = true,
+	},
+};
+
+static int call_commit_event(struct rig *r)
+{
+	return commit(r, WITH_OUT, NO_FENCE, DRM_MODE_ATOMIC_NONBLOCK |
+		      DRM_MODE_PAGE_FLIP_EVENT);
+}
+
+static const char *event_after(struct rig *r)
+{
+	const char *why = flip_wait(&r->d, 1);
+
+	if (!why && is_ready(r->d.fd, POLLIN, 0))
+		why = "an event of a commit that failed";
+	return why ?: results_after(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, commit_event)
+{
+	.faulty = {
+		.before = settle,
+		.call = call_commit_event,
+		.after = event_after,
+		.fds = 1,
+		.display = true,
+	},
+};
+
+/* vkms wants to clean up after one writeback before it starts the next. */
+#define CLEANUP_MS	20
+
+static const char *writeback_before(struct rig *r)
+{
+	sleep_ms(CLEANUP_MS);
+	return settle(r);
+}
+
+static int call_commit_writeback(struct rig *r)
+{
+	return commit(r, WITH_OUT | WITH_WRITEBACK, NO_FENCE, 0);
+}
+
+/* No commit before the frame: vkms would forget the writeback. */
+static const char *writeback_after(struct rig *r)
+{
+	return use_results(r, false);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, commit_writeback)
+{
+	.faulty = {
+		.before = writeback_before,
+		.call = call_commit_writeback,
+		.after = writeback_after,
+		.fds = 2,
+		.display = true,
+	},
+};
+
+static int call_commit_test_only(struct rig *r)
+{
+	return commit(r, WITH_OUT | WITH_WRITEBACK, NO_FENCE,
+		      DRM_MODE_ATOMIC_TEST_ONLY);
+}
+
+static const char *test_only_after(struct rig *r)
+{
+	if (r->out != -1 || r->writeback != -1)
+		return wrong("fences %d, %d of TEST_ONLY", r->out,
+			     r->writeback);
+	return settle(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, commit_test_only)
+{
+	.faulty = {
+		.before = settle,
+		.call = call_commit_test_only,
+		.after = test_only_after,
+		.display = true,
+	},
+};
+
+static const char *in_fence_before(struct rig *r)
+{
+	const char *why = settle(r);
+
+	if (!why)
+		why = sources_open(r, 2);
+	return why ?: sources_merge(r);
+}
+
+static int call_commit_in_fence(struct rig *r)
+{
+	return commit(r, WITH_OUT, r->merged[0], DRM_MODE_ATOMIC_NONBLOCK);
+}
+
+static const char *in_fence_after(struct rig *r)
+{
+	const char *why = NULL;
+
+	if (status_of(r->out))
+		why = "signaled before its IN_FENCE_FD";
+	if (!why)
+		why = sources_end(r);
+	return why ?: results_after(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, commit_in_fence)
+{
+	.faulty = {
+		.before = in_fence_before,
+		.call = call_commit_in_fence,
+		.after = in_fence_after,
+		.fds = 1,
+		.display = true,
+	},
+};
+
+static const char *two_before(struct rig *r)
+{
+	return sources_open(r, 2);
+}
+
+static int call_merge(struct rig *r)
+{
+	return merge_fds(r->sources[0], r->sources[1], &r->made);
+}
+
+static const char *made_after(struct rig *r)
+{
+	const char *why = NULL;
+
+	if (status_of(r->made))
+		why = "signaled before what it is made of";
+	if (!why)
+		why = sources_signal(r);
+	if (!why)
+		why = expect_signaled(r->made, 1);
+	close_fd(&r->made);
+	sources_close(r);
+	return why;
+}
+
+FIXTURE_VARIANT_ADD(no_memory, merge)
+{
+	.faulty = {
+		.before = two_before,
+		.call = call_merge,
+		.after = made_after,
+		.fds = 1,
+	},
+};
+
+static const char *arrays_before(struct rig *r)
+{
+	const char *why = sources_open(r, 4);
+
+	return why ?: sources_merge(r);
+}
+
+static int call_merge_arrays(struct rig *r)
+{
+	return merge_fds(r->merged[0], r->merged[1], &r->made);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, merge_arrays)
+{
+	.faulty = {
+		.before = arrays_before,
+		.call = call_merge_arrays,
+		.after = made_after,
+		.fds = 1,
+	},
+};
+
+static const char *signaled_before(struct rig *r)
+{
+	const char *why = sources_open(r, 2);
+
+	return why ?: sources_signal(r);
+}
+
+static const char *signaled_after(struct rig *r)
+{
+	const char *why = expect_signaled(r->made, 1);
+
+	close_fd(&r->made);
+	sources_close(r);
+	return why;
+}
+
+FIXTURE_VARIANT_ADD(no_memory, merge_signaled)
+{
+	.faulty = {
+		.before = signaled_before,
+		.call = call_merge,
+		.after = signaled_after,
+		.fds = 1,
+	},
+};
+
+static const char *info_before(struct rig *r)
+{
+	const char *why = sources_open(r, 2);
+
+	return why ?: sources_merge(r);
+}
+
+static int call_info(struct rig *r)
+{
+	struct sync_fence_info fences[2] = {};
+	struct sync_file_info info = {
+		.num_fences = 2,
+		.sync_fence_info = (uintptr_t)fences,
+	};
+	int err = try_ioctl(r->merged[0], SYNC_IOC_FILE_INFO, &info);
+
+	if (!err && (info.num_fences != 2 || info.status ||
+		     strcmp(fences[1].driver_name, "sw_sync")))
+		err = -EBADMSG;
+	return err;
+}
+
+FIXTURE_VARIANT_ADD(no_memory, info)
+{
+	.faulty = {
+		.before = info_before,
+		.call = call_info,
+		.after = sources_end,
+	},
+};
+
+static int call_timeline(struct rig *r)
+{
+	int fd = timeline_open();
+
+	if (fd < 0)
+		return fd;
+	r->made = fd;
+	return 0;
+}
+
+static const char *timeline_after(struct rig *r)
+{
+	const char *why;
+	int fence;
+
+	fence = timeline_fence(r->made, 1);
+	if (fence < 0)
+		return wrong("CREATE_FENCE: %s", strerror(-fence));
+	/* a fence of nobody ends, and says so */
+	close_fd(&r->made);
+	why = expect_signaled(fence, -ENOENT);
+	close(fence);
+	return why;
+}
+
+FIXTURE_VARIANT_ADD(no_memory, timeline)
+{
+	.faulty = {
+		.before = nothing_before,
+		.call = call_timeline,
+		.after = timeline_after,
+		.fds = 1,
+	},
+};
+
+static int call_timeline_fence(struct rig *r)
+{
+	struct sw_sync_create_fence_data data = {
+		.value = 2,
+		.fence = UNTOUCHED,
+	};
+	int err;
+
+	err = try_ioctl(r->timelines[0], SW_SYNC_IOC_CREATE_FENCE, &data);
+	r->made = data.fence;
+	return err;
+}
+
+static const char *timeline_fence_after(struct rig *r)
+{
+	const char *why = sources_signal(r);
+
+	if (!why && status_of(r->made))
+		why = "signaled before its time";
+	if (!why && timeline_inc(r->timelines[0]))
+		why = "INC";
+	if (!why)
+		why = expect_signaled(r->made, 1);
+	close_fd(&r->made);
+	sources_close(r);
+	return why;
+}
+
+FIXTURE_VARIANT_ADD(no_memory, timeline_fence)
+{
+	.faulty = {
+		.before = two_before,
+		.call = call_timeline_fence,
+		.after = timeline_fence_after,
+		.fds = 1,
+	},
+};
+
+static const char *dmabuf_and_array_before(struct rig *r)
+{
+	const char *why = dmabuf_create(r);
+
+	return why ?: info_before(r);
+}
+
+static int call_import_fence(struct rig *r)
+{
+	return import_fence(r->dmabuf, r->merged[0]);
+}
+
+static const char *import_fence_after(struct rig *r)
+{
+	const char *why = NULL;
+
+	if (is_ready(r->dmabuf, POLLOUT, 0))
+		why = "ready in spite of its fences";
+	if (!why)
+		why = sources_end(r);
+	return why ?: dmabuf_end(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, import_fence)
+{
+	.faulty = {
+		.before = dmabuf_and_array_before,
+		.call = call_import_fence,
+		.after = import_fence_after,
+		.display = true,
+	},
+};
+
+static const char *export_fences_before(struct rig *r)
+{
+	const char *why = dmabuf_and_array_before(r);
+	int err;
+
+	if (why)
+		return why;
+	err = call_import_fence(r);
+	return err ? wrong("IMPORT_SYNC_FILE: %s", strerror(-err)) : NULL;
+}
+
+static int call_export_fences(struct rig *r)
+{
+	return export_fences(r->dmabuf, &r->made);
+}
+
+static const char *export_fences_after(struct rig *r)
+{
+	const char *why = made_after(r);
+
+	return why ?: dmabuf_end(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, export_fences)
+{
+	.faulty = {
+		.before = export_fences_before,
+		.call = call_export_fences,
+		.after = export_fences_after,
+		.fds = 1,
+		.display = true,
+	},
+};
+
+static const char *buffer_before(struct rig *r)
+{
+	return buffer_create(r->d.fd, &r->handle);
+}
+
+static int call_prime_export(struct rig *r)
+{
+	return buffer_export(r->d.fd, r->handle, &r->made);
+}
+
+static const char *prime_export_after(struct rig *r)
+{
+	r->dmabuf = r->made;
+	r->made = -1;
+	return dmabuf_end(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, prime_export)
+{
+	.faulty = {
+		.before = buffer_before,
+		.call = call_prime_export,
+		.after = prime_export_after,
+		.fds = 1,
+		.display = true,
+	},
+};
+
+static const char *prime_import_before(struct rig *r)
+{
+	const char *why = buffer_create(r->vgem, &r->vgem_fence);
+	int err;
+
+	if (why)
+		return why;
+	err = buffer_export(r->vgem, r->vgem_fence, &r->dmabuf);
+	return err ? wrong("HANDLE_TO_FD: %s", strerror(-err)) : NULL;
+}
+
+static int call_prime_import(struct rig *r)
+{
+	return buffer_import(r->d.fd, r->dmabuf, &r->handle);
+}
+
+static const char *prime_import_after(struct rig *r)
+{
+	const char *why = dmabuf_end(r);
+
+	return why ?: buffer_close(r->vgem, r->vgem_fence);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, prime_import)
+{
+	.faulty = {
+		.before = prime_import_before,
+		.call = call_prime_import,
+		.after = prime_import_after,
+		.display = true,
+		.vgem = true,
+	},
+};
+
+static const char *vgem_before(struct rig *r)
+{
+	return buffer_create(r->vgem, &r->handle);
+}
+
+static int call_vgem_attach(struct rig *r)
+{
+	struct drm_vgem_fence_attach attach = {
+		.handle = r->handle,
+		.flags = VGEM_FENCE_WRITE,
+	};
+	int err = try_ioctl(r->vgem, DRM_IOCTL_VGEM_FENCE_ATTACH, &attach);
+
+	r->vgem_fence = attach.out_fence;
+	return err;
+}
+
+static const char *vgem_after(struct rig *r)
+{
+	struct drm_vgem_fence_signal signal = { .fence = r->vgem_fence };
+	const char *why = NULL;
+	int err;
+
+	err = buffer_export(r->vgem, r->handle, &r->dmabuf);
+	if (err)
+		return wrong("HANDLE_TO_FD: %s", strerror(-err));
+	if (is_ready(r->dmabuf, POLLIN, 0))
+		why = "ready in spite of its fence";
+	err = try_ioctl(r->vgem, DRM_IOCTL_VGEM_FENCE_SIGNAL, &signal);
+	if (!why && err)
+		why = wrong("FENCE_SIGNAL: %s", strerror(-err));
+	if (!why && !is_ready(r->dmabuf, POLLIN, WAIT_MS))
+		why = "a dma-buf does not get ready";
+	close_fd(&r->dmabuf);
+	return why ?: buffer_close(r->vgem, r->handle);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, vgem_attach)
+{
+	.faulty = {
+		.before = vgem_before,
+		.call = call_vgem_attach,
+		.after = vgem_after,
+		.vgem = true,
+	},
+};
+
+/* So many that the kernel has to allocate memory for them. */
+static int poll_many(int fd, short events, int expected)
+{
+	struct pollfd many[64];
+	unsigned int i;
+	int n;
+
+	for (i = 0; i < ARRAY_SIZE(many); i++) {
+		many[i].fd = fd;
+		many[i].events = events;
+	}
+	n = poll(many, ARRAY_SIZE(many), 0);
+	atomic_fetch_add(&figures.ioctls, 1);
+	if (n < 0)
+		return -errno;
+	return n == expected ? 0 : -EBADMSG;
+}
+
+static int call_poll(struct rig *r)
+{
+	return poll_many(r->sources[0], POLLIN, 0);
+}
+
+static const char *poll_after(struct rig *r)
+{
+	const char *why = sources_signal(r);
+
+	if (!why && poll_many(r->sources[0], POLLIN, 64))
+		why = "not all of the polled see the fence signal";
+	sources_close(r);
+	return why;
+}
+
+FIXTURE_VARIANT_ADD(no_memory, poll)
+{
+	.faulty = {
+		.before = two_before,
+		.call = call_poll,
+		.after = poll_after,
+	},
+};
+
+static int call_poll_dmabuf(struct rig *r)
+{
+	return poll_many(r->dmabuf, POLLOUT, 0);
+}
+
+static const char *poll_dmabuf_after(struct rig *r)
+{
+	const char *why = sources_end(r);
+
+	return why ?: dmabuf_end(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, poll_dmabuf)
+{
+	.faulty = {
+		.before = export_fences_before,
+		.call = call_poll_dmabuf,
+		.after = poll_dmabuf_after,
+		.display = true,
+	},
+};
+
+static const char *epoll_start(struct rig *r)
+{
+	r->epoll = epoll_create1(EPOLL_CLOEXEC);
+	return r->epoll < 0 ? wrong("epoll_create1: %m") : NULL;
+}
+
+static int epoll_add(struct rig *r, int fd, unsigned int events)
+{
+	struct epoll_event event = { .events = events };
+
+	atomic_fetch_add(&figures.ioctls, 1);
+	return epoll_ctl(r->epoll, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
+}
+
+static const char *epoll_end(struct rig *r)
+{
+	struct epoll_event event;
+	const char *why = NULL;
+
+	if (epoll_wait(r->epoll, &event, 1, 0))
+		why = "epoll: ready too early";
+	if (!why)
+		why = sources_signal(r);
+	if (!why && epoll_wait(r->epoll, &event, 1, WAIT_MS) != 1)
+		why = "epoll: never ready";
+	close_fd(&r->epoll);
+	sources_close(r);
+	return why;
+}
+
+static const char *epoll_before(struct rig *r)
+{
+	const char *why = sources_open(r, 2);
+
+	return why ?: epoll_start(r);
+}
+
+static int call_epoll(struct rig *r)
+{
+	return epoll_add(r, r->sources[0], EPOLLIN);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, epoll)
+{
+	.faulty = {
+		.before = epoll_before,
+		.call = call_epoll,
+		.after = epoll_end,
+	},
+};
+
+static const char *epoll_dmabuf_before(struct rig *r)
+{
+	const char *why = export_fences_before(r);
+
+	return why ?: epoll_start(r);
+}
+
+static int call_epoll_dmabuf(struct rig *r)
+{
+	return epoll_add(r, r->dmabuf, EPOLLOUT);
+}
+
+static const char *epoll_dmabuf_after(struct rig *r)
+{
+	const char *why = epoll_end(r);
+
+	return why ?: dmabuf_end(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, epoll_dmabuf)
+{
+	.faulty = {
+		.before = epoll_dmabuf_before,
+		.call = call_epoll_dmabuf,
+		.after = epoll_dmabuf_after,
+		.display = true,
+	},
+};
+
+static const char *node_before(struct rig *r)
+{
+	snprintf(r->name, sizeof(r->name), "%s", find_node(r->d.name));
+	return r->name[0] ? NULL : "no node in /dev/dri";
+}
+
+static int call_open_node(struct rig *r)
+{
+	r->made = open(r->name, O_RDWR | O_CLOEXEC);
+	return r->made < 0 ? -errno : 0;
+}
+
+static const char *open_node_after(struct rig *r)
+{
+	const char *why = NULL;
+
+	if (!has_driver(r->made, "vkms"))
+		why = "cannot use what was opened";
+	close_fd(&r->made);
+	return why ?: settle(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, open_node)
+{
+	.faulty = {
+		.before = node_before,
+		.call = call_open_node,
+		.after = open_node_after,
+		.fds = 1,
+		.display = true,
+	},
+};
+
+/* One call with the @nth allocation failing; how far was it from that? */
+static const char *fail_one(struct rig *r, const struct faulty *f,
+			    unsigned int nth, unsigned int *left)
+{
+	unsigned int before, expected, after;
+	const char *why;
+	int err;
+
+	forget_results(r);
+	why = f->before(r);
+	if (why)
+		return why;
+	forget_results(r);
+	before = open_fds();
+	why = fail_start(r, nth);
+	if (why)
+		return why;
+	err = f->call(r);
+	*left = fail_end(r);
+	after = open_fds();
+	expected = err ? before : before + f->fds;
+	if (after != expected)
+		return wrong("%u descriptors instead of %u after %s", after,
+			     expected, strerror(-err));
+	if (err) {
+		if (*left)
+			return wrong("%s without a fault", strerror(-err));
+		if (err != -ENOMEM && err != -f->other_errno)
+			return wrong("%s instead of ENOMEM", strerror(-err));
+		why = expect_no_results(r);
+		if (why)
+			return why;
+		forget_results(r);
+		err = f->call(r);
+		if (err)
+			return wrong("%s in the second try", strerror(-err));
+		after = open_fds();
+		if (after != before + f->fds)
+			return wrong("%u descriptors instead of %u", after,
+				     before + f->fds);
+	}
+	return f->after(r);
+}
+
+static void fail_each(struct __test_metadata *_metadata, struct rig *r,
+		      const struct faulty *f)
+{
+	unsigned int nth, left, all, failed = 0, missed = 0, step = 1;
+	const char *why;
+	__u64 start, one;
+
+	/* for what is allocated only once; to count; and for the time */
+	ASSERT_FINE(fail_one(r, f, 0, &left));
+	start = now_ns();
+	ASSERT_FINE(fail_one(r, f, MANY_CALLS, &left));
+	one = now_ns() - start;
+	all = MANY_CALLS - left;
+	/* all of them, or as many as the time is good for */
+	if (all * one > 4 * seconds() * NSEC_PER_SEC)
+		step = all * one / (4 * seconds() * NSEC_PER_SEC) + 1;
+
+	/* a call now and then is happy with less than others: that is no end */
+	for (nth = 1; nth <= all || missed < 3;
+	     nth += draw(&r->random, 1, 2 * step - 1)) {
+		why = fail_one(r, f, nth, &left);
+		ASSERT_EQ(NULL, why)
+			TH_LOG("allocation %u of %u fails: %s", nth, all, why);
+		if (left) {
+			missed++;
+		} else {
+			missed = 0;
+			failed++;
+		}
+	}
+	atomic_fetch_add(&figures.faults, failed);
+	TH_LOG("power: %u of about %u allocations failed, one in %u, seed %u, %llu ms",
+	       failed, all, step, seed(), (now_ns() - start) / NSEC_PER_MSEC);
+	SHOW_FIGURES();
+	EXPECT_LT(0u, failed);
+}
+
+static void fail_prepare(struct __test_metadata *_metadata, struct rig *r,
+			 const struct faulty *f)
+{
+	const char *why;
+
+	if (!prepare(_metadata, r))
+		return;
+	why = cannot_fail(r);
+	if (why)
+		SKIP(return, "%s", why);
+	if (f->vgem) {
+		r->vgem = open_vgem();
+		if (r->vgem < 0)
+			SKIP(return, "no vgem: load the module");
+	}
+	r->hz = FAST_HZ;
+	if (f->display)
+		ASSERT_FINE(rig_start(r));
+}
+
+static void fail_finish(struct __test_metadata *_metadata, struct rig *r)
+{
+	if (r->fail_nth >= 0)
+		fail_end(r);
+	sources_close(r);
+	close_fd(&r->dmabuf);
+	EXPECT_FINE(display_destroy(&r->d));
+	EXPECT_FINE(kmsg_check(r->kmsg));
+}
+
+FIXTURE_SETUP(no_memory)
+{
+	fail_prepare(_metadata, &self->r, &variant->faulty);
+}
+
+FIXTURE_TEARDOWN(no_memory)
+{
+	fail_finish(_metadata, &self->r);
+}
+
+TEST_F_TIMEOUT(no_memory, fail_each, 600)
+{
+	fail_each(_metadata, &self->r, &variant->faulty);
+}
+
+/* ---- no time ---- */
+
+static atomic_ulong alarms;
+
+static void count_alarm(int signal)
+{
+	(void)signal;
+	atomic_fetch_add(&alarms, 1);
+}
+
+static void set_timer(unsigned int first_us, unsigned int interval_us)
+{
+	const struct itimerval timer = {
+		.it_value.tv_usec = first_us,
+		.it_interval.tv_usec = interval_us,
+	};
+
+	setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+/* No signal but that of the timer may come, and no other thread may take it. */
+static void block_alarms(int how)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	pthread_sigmask(how, &set, NULL);
+}
+
+/* Somebody who signals the sources some time later. */
+struct later {
+	struct rig *r;
+	unsigned int ms;
+	pthread_t thread;
+	bool started;
+	char why[256];
+};
+
+static void *later_main(void *arg)
+{
+	struct later *l = arg;
+	const char *why;
+
+	sleep_ms(l->ms);
+	why = sources_signal(l->r);
+	if (why)
+		snprintf(l->why, sizeof(l->why), "%s", why);
+	return NULL;
+}
+
+static const char *later_start(struct later *l, struct rig *r, unsigned int ms)
+{
+	int err;
+
+	memset(l, 0, sizeof(*l));
+	l->r = r;
+	l->ms = ms;
+	block_alarms(SIG_BLOCK);
+	err = pthread_create(&l->thread, NULL, later_main, l);
+	block_alarms(SIG_UNBLOCK);
+	l->started = !err;
+	return err ? wrong("thread: %s", strerror(err)) : NULL;
+}
+
+static const char *later_end(struct later *l)
+{
+	if (l->started)
+		pthread_join(l->thread, NULL);
+	l->started = false;
+	return l->why[0] ? wrong("%s", l->why) : NULL;
+}
+
+static struct later later;
+
+FIXTURE(interrupted)
+{
+	struct rig r;
+};
+
+FIXTURE_VARIANT(interrupted)
+{
+	const char *(*before)(struct rig *r);
+	int (*call)(struct rig *r);
+	const char *(*after)(struct rig *r);
+	unsigned int fds;
+	int other_errno;	/* than EINTR */
+};
+
+/* A commit that blocks, of another thread; it has a rig of its own. */
+struct waiter {
+	struct rig r;
+	unsigned int with;
+	pthread_t thread;
+	int err;
+};
+
+static void *waiter_main(void *arg)
+{
+	struct waiter *w = arg;
+
+	forget_results(&w->r);
+	w->err = commit(&w->r, w->with, w->r.merged[0], 0);
+	return NULL;
+}
+
+static const char *waiter_start(struct waiter *w, const struct rig *r,
+				unsigned int with)
+{
+	int err;
+
+	w->r = *r;
+	w->with = with;
+	block_alarms(SIG_BLOCK);
+	err = pthread_create(&w->thread, NULL, waiter_main, w);
+	block_alarms(SIG_UNBLOCK);
+	return err ? wrong("thread: %s", strerror(err)) : NULL;
+}
+
+static struct waiter waiter;
+
+/* Another commit has the locks for a frame or two: the call waits for them. */
+static const char *busy_before(struct rig *r)
+{
+	const char *why = settle(r);
+
+	if (!why)
+		why = waiter_start(&waiter, r, 0);
+	sleep_ms(2);
+	return why;
+}
+
+static const char *busy_after(struct rig *r)
+{
+	pthread_join(waiter.thread, NULL);
+	if (waiter.err)
+		return wrong("the other commit: %s", strerror(-waiter.err));
+	return use_results(r, false);
+}
+
+FIXTURE_VARIANT_ADD(interrupted, commit)
+{
+	.before = busy_before,
+	.call = call_commit,
+	.after = busy_after,
+	.fds = 1,
+};
+
+static const char *later_before(struct rig *r)
+{
+	const char *why = in_fence_before(r);
+
+	return why ?: later_start(&later, r, draw(&r->random, 1, 60));
+}
+
+static const char *later_after(struct rig *r)
+{
+	const char *why = later_end(&later);
+
+	sources_close(r);
+	return why ?: use_results(r, false);
+}
+
+static int call_commit_waits(struct rig *r)
+{
+	return commit(r, WITH_OUT, r->merged[0], 0);
+}
+
+FIXTURE_VARIANT_ADD(interrupted, commit_in_fence)
+{
+	.before = later_before,
+	.call = call_commit_waits,
+	.after = later_after,
+	.fds = 1,
+};
+
+static int poll_one(int fd, short events)
+{
+	struct pollfd p = { .fd = fd, .events = events };
+	int n = poll(&p, 1, WAIT_MS);
+
+	atomic_fetch_add(&figures.ioctls, 1);
+	if (n < 0)
+		return -errno;
+	return n ? 0 : -ETIME;
+}
+
+static int call_poll_one(struct rig *r)
+{
+	return poll_one(r->merged[0], POLLIN);
+}
+
+FIXTURE_VARIANT_ADD(interrupted, poll)
+{
+	.before = later_before,
+	.call = call_poll_one,
+	.after = later_after,
+};
+
+static const char *later_dmabuf_before(struct rig *r)
+{
+	const char *why = export_fences_before(r);
+
+	return why ?: later_start(&later, r, draw(&r->random, 1, 60));
+}
+
+static int call_poll_one_dmabuf(struct rig *r)
+{
+	return poll_one(r->dmabuf, POLLOUT);
+}
+
+static const char *later_dmabuf_after(struct rig *r)
+{
+	const char *why = later_after(r);
+
+	return why ?: dmabuf_end(r);
+}
+
+FIXTURE_VARIANT_ADD(interrupted, poll_dmabuf)
+{
+	.before = later_dmabuf_before,
+	.call = call_poll_one_dmabuf,
+	.after = later_dmabuf_after,
+};
+
+static const char *flip_before(struct rig *r)
+{
+	r->flipped = false;
+	return settle(r);
+}
+
+/* A page flip of old, and its event. */
+static int call_flip(struct rig *r)
+{
+	struct drm_mode_crtc_page_flip flip = {
+		.crtc_id = r->d.pipes[0].crtc,
+		.fb_id = r->d.fb[r->flips & 1],
+		.flags = DRM_MODE_PAGE_FLIP_EVENT,
+	};
+	struct drm_event_vblank event;
+	int err;
+
+	if (!r->flipped) {
+		err = try_ioctl(r->d.fd, DRM_IOCTL_MODE_PAGE_FLIP, &flip);
+		if (err)
+			return err;
+		r->flipped = true;
+		r->flips++;
+	}
+	if (read(r->d.fd, &event, sizeof(event)) < 0)
+		return -errno;
+	return event.base.type == DRM_EVENT_FLIP_COMPLETE ? 0 : -EBADMSG;
+}
+
+static const char *flip_after(struct rig *r)
+{
+	return is_ready(r->d.fd, POLLIN, 0) ? "one event too many" : NULL;
+}
+
+FIXTURE_VARIANT_ADD(interrupted, flip)
+{
+	.before = flip_before,
+	.call = call_flip,
+	.after = flip_after,
+	.other_errno = EBUSY,
+};
+
+FIXTURE_SETUP(interrupted)
+{
+	struct sigaction action = { .sa_handler = count_alarm };
+	struct rig *r = &self->r;
+
+	if (!prepare(_metadata, r))
+		return;
+	r->hz = NORMAL_HZ;
+	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
+	ASSERT_FINE(rig_start(r));
+}
+
+FIXTURE_TEARDOWN(interrupted)
+{
+	struct rig *r = &self->r;
+
+	set_timer(0, 0);
+	later_end(&later);
+	sources_close(r);
+	close_fd(&r->dmabuf);
+	EXPECT_FINE(display_destroy(&r->d));
+	EXPECT_FINE(kmsg_check(r->kmsg));
+}
+
+TEST_F_TIMEOUT(interrupted, and_again, 600)
+{
+	unsigned int before, tries, rounds = 0, eintr = 0, refused = 0;
+	struct rig *r = &self->r;
+	__u64 end = now_ns() + seconds() * NSEC_PER_SEC;
+	int err;
+
+	TH_LOG("seed %u", seed());
+	while (now_ns() < end) {
+		forget_results(r);
+		ASSERT_FINE(variant->before(r));
+		forget_results(r);
+		before = open_fds();
+		/* left alone after some tries, it has to succeed */
+		for (tries = 0; ; tries++) {
+			if (tries < 6)
+				set_timer(draw(&r->random, 100, 50000),
+					  draw(&r->random, 1000, 20000));
+			err = variant->call(r);
+			set_timer(0, 0);
+			if (!err)
+				break;
+			ASSERT_TRUE(err == -EINTR ||
+				    err == -variant->other_errno)
+				TH_LOG("%s after %u tries", strerror(-err),
+				       tries);
+			ASSERT_TRUE(err != -EINTR || tries < 6)
+				TH_LOG("interrupted by nothing");
+			if (err == -EINTR)
+				eintr++;
+			else
+				refused++;
+			EXPECT_FINE(expect_no_results(r));
+			EXPECT_EQ(before, open_fds());
+			ASSERT_GT(1000u, tries);
+			if (err != -EINTR)
+				sleep_ms(1);
+		}
+		EXPECT_EQ(before + variant->fds, open_fds());
+		ASSERT_FINE(variant->after(r));
+		rounds++;
+	}
+	TH_LOG("power: %u calls, EINTR %u times, other errno %u times, %lu signals of the timer",
+	       rounds, eintr, refused, atomic_load(&alarms));
+	SHOW_FIGURES();
+	EXPECT_LT(0u, rounds);
+	EXPECT_LT(0u, eintr);
+}
+
+/* ---- no CPU ---- */
+
+#define MAX_CPUS	256
+
+FIXTURE(no_cpu)
+{
+	struct rig r;
+	char online[64];	/* of the CPU that goes and comes */
+};
+
+FIXTURE_SETUP(no_cpu)
+{
+	struct rig *r = &self->r;
+	unsigned int i;
+
+	if (!prepare(_metadata, r))
+		return;
+	for (i = MAX_CPUS; !self->online[0] && --i;) {
+		char path[64];
+
+		snprintf(path, sizeof(path), CPUS "/cpu%u/online", i);
+		if (file_contains(path, "1"))
+			strcpy(self->online, path);
+	}
+	if (!self->online[0])
+		SKIP(return, "no CONFIG_HOTPLUG_CPU or no second CPU: " CPUS "/cpuN/online");
+	/* not for a root without power */
+	if (access(self->online, W_OK)) {
+		self->online[0] = '\0';
+		SKIP(return, "cannot take a CPU away: %s", strerror(errno));
+	}
+	r->hz = FAST_HZ;
+	ASSERT_FINE(rig_start(r));
+}
+
+FIXTURE_TEARDOWN(no_cpu)
+{
+	struct rig *r = &self->r;
+
+	if (self->online[0])
+		write_file(self->online, "1");
+	EXPECT_FINE(display_destroy(&r->d));
+	EXPECT_FINE(kmsg_check(r->kmsg));
+}
+
+struct worker {
+	struct rig rig;
+	const char *(*work)(struct rig *r);
+	atomic_bool *stop;
+	pthread_t thread;
+	unsigned long rounds;
+	char why[256];
+};
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	const char *why = NULL;
+
+	while (!why && !atomic_load(w->stop)) {
+		why = w->work(&w->rig);
+		w->rounds++;
+	}
+	if (why)
+		snprintf(w->why, sizeof(w->why), "%s", why);
+	return NULL;
+}
+
+/* A commit with a fence, and one that waits for another. */
+static const char *work_commit(struct rig *r)
+{
+	const char *why;
+	int err;
+
+	forget_results(r);
+	err = commit(r, WITH_OUT, NO_FENCE, 0);
+	if (err)
+		return wrong("commit: %s", strerror(-err));
+	why = use_results(r, false);
+	if (!why)
+		why = in_fence_before(r);
+	if (why)
+		return why;
+	forget_results(r);
+	err = call_commit_in_fence(r);
+	if (err)
+		return wrong("commit: %s", strerror(-err));
+	return in_fence_after(r);
+}
+
+/* What sw_sync and merged fences say about themselves. */
+static const char *read_names(struct rig *r)
+{
+	struct sync_fence_info fences[4] = {};
+	struct sync_file_info info = {
+		.num_fences = ARRAY_SIZE(fences),
+		.sync_fence_info = (uintptr_t)fences,
+	};
+	unsigned int i;
+	int err = try_ioctl(r->made, SYNC_IOC_FILE_INFO, &info);
+
+	if (err)
+		return wrong("FILE_INFO: %s", strerror(-err));
+	if (info.num_fences != 4 || info.status)
+		return wrong("%u fences of status %d", info.num_fences,
+			     info.status);
+	for (i = 0; i < info.num_fences; i++) {
+		if (strcmp(fences[i].driver_name, "sw_sync"))
+			return wrong("driver_name '%.32s'",
+				     fences[i].driver_name);
+	}
+	atomic_fetch_add(&figures.names, 2 * info.num_fences);
+	return NULL;
+}
+
+static const char *work_merge(struct rig *r)
+{
+	const char *why;
+	int err;
+
+	forget_results(r);
+	why = arrays_before(r);
+	if (why)
+		return why;
+	err = call_merge_arrays(r);
+	if (err)
+		return wrong("MERGE: %s", strerror(-err));
+	why = read_names(r);
+	return why ?: made_after(r);
+}
+
+/* Waits for the fence in the kernel, while somebody else signals it. */
+static const char *work_wait(struct rig *r)
+{
+	struct later l;
+	const char *why;
+
+	forget_results(r);
+	why = two_before(r);
+	if (!why)
+		why = sources_merge(r);
+	if (!why)
+		why = later_start(&l, r, draw(&r->random, 0, 5));
+	if (why)
+		return why;
+	if (call_poll_one(r))
+		why = "poll";
+	if (later_end(&l))
+		why = wrong("%s", l.why);
+	sources_close(r);
+	return why;
+}
+
+TEST_F_TIMEOUT(no_cpu, offline_and_online, 600)
+{
+	static struct worker workers[3];
+	unsigned int i, n = ARRAY_SIZE(workers), cycles = 0, refused = 0;
+	atomic_bool stop;
+	__u64 end;
+	pid_t pid;
+	int err, status;
+
+	TH_LOG("seed %u, %s", seed(), self->online);
+	atomic_init(&stop, false);
+	for (i = 0; i < n; i++) {
+		rig_init(&workers[i].rig);
+		workers[i].rig.random += i;
+		workers[i].stop = &stop;
+	}
+	workers[0].rig = self->r;
+	workers[0].work = work_commit;
+	workers[1].work = work_merge;
+	workers[2].work = work_wait;
+
+	end = now_ns() + seconds() * NSEC_PER_SEC;
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		while (now_ns() < end) {
+			if (work_merge(&workers[1].rig))
+				_exit(1);
+		}
+		_exit(0);
+	}
+	for (i = 0; i < n; i++)
+		ASSERT_EQ(0, pthread_create(&workers[i].thread, NULL,
+					    worker_main, &workers[i]));
+	while (now_ns() < end) {
+		err = write_file(self->online, "0");
+		if (err == -EBUSY) {
+			refused++;
+			sleep_ms(10);
+			continue;
+		}
+		EXPECT_EQ(0, err);
+		sleep_ms(draw(&self->r.random, 0, 20));
+		EXPECT_EQ(0, write_file(self->online, "1"));
+		sleep_ms(draw(&self->r.random, 0, 50));
+		if (err)
+			break;
+		cycles++;
+	}
+	atomic_store(&stop, true);
+	for (i = 0; i < n; i++) {
+		ASSERT_EQ(0, pthread_join(workers[i].thread, NULL));
+		EXPECT_EQ(0, workers[i].why[0])
+			TH_LOG("thread %u: %s", i, workers[i].why);
+		EXPECT_LT(0ul, workers[i].rounds);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	TH_LOG("power: CPU away %u times, refused %u times", cycles, refused);
+	TH_LOG("power: %lu rounds of commits, %lu of merges, %lu of waits",
+	       workers[0].rounds, workers[1].rounds, workers[2].rounds);
+	SHOW_FIGURES();
+	EXPECT_LT(0u, cycles);
+}
+
+/* ---- no device ---- */
+
+/*
+ * Another process takes the device away when it is told to, since the kernel
+ * may have to wait for this one before it is through.
+ */
+struct unplugger {
+	pid_t pid;
+	int sock;
+};
+
+struct unplug {
+	char name[64];
+	unsigned int delay_us;
+};
+
+static void unplugger_main(int sock)
+{
+	struct unplug unplug;
+	int err;
+
+	while (read(sock, &unplug, sizeof(unplug)) == sizeof(unplug)) {
+		if (unplug.delay_us)
+			usleep(unplug.delay_us);
+		err = vkms_set(unplug.name, "/enabled", "0");
+		if (write(sock, &err, sizeof(err)) != sizeof(err))
+			break;
+	}
+	_exit(0);
+}
+
+/* Before there is a device: the other process shall have nothing of it. */
+static const char *unplugger_start(struct unplugger *u)
+{
+	int sock[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock))
+		return wrong("socketpair: %m");
+	u->pid = fork();
+	if (u->pid < 0)
+		return wrong("fork: %m");
+	if (!u->pid) {
+		close(sock[0]);
+		unplugger_main(sock[1]);
+	}
+	close(sock[1]);
+	u->sock = sock[0];
+	return NULL;
+}
+
+static const char *unplug_start(struct unplugger *u, const struct display *d,
+				unsigned int delay_us)
+{
+	struct unplug unplug = { .delay_us = delay_us };
+
+	strcpy(unplug.name, d->name);
+	if (write(u->sock, &unplug, sizeof(unplug)) != sizeof(unplug))
+		return wrong("unplugger: %m");
+	return NULL;
+}
+
+static const char *unplug_wait(struct unplugger *u)
+{
+	int err;
+
+	/* the kernel waits for a frame up to ten seconds */
+	if (!is_ready(u->sock, POLLIN, 30000))
+		return "the device does not go";
+	if (read(u->sock, &err, sizeof(err)) != sizeof(err))
+		return wrong("unplugger: %m");
+	atomic_fetch_add(&figures.unbinds, 1);
+	return err ? wrong("enabled: %s", strerror(-err)) : NULL;
+}
+
+static const char *unplug_now(struct unplugger *u, const struct display *d)
+{
+	const char *why = unplug_start(u, d, 0);
+
+	return why ?: unplug_wait(u);
+}
+
+/*
+ * A device that stays, to use what the other one left. It has the name of the
+ * process that makes it, so that must be another one.
+ */
+static const char *start_other(struct rig *r)
+{
+	struct rig *shared;
+	int sock[2], status, fd;
+	const char *why;
+	pid_t pid;
+
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		return wrong("mmap: %m");
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock))
+		return wrong("socketpair: %m");
+	rig_init(shared);
+	shared->hz = FAST_HZ;
+	pid = fork();
+	if (pid < 0)
+		return wrong("fork: %m");
+	if (!pid) {
+		why = rig_start(shared);
+		if (!why && !send_fd(sock[1], shared->d.fd))
+			_exit(0);
+		printf("# other device: %s\n", why ?: "not sent");
+		fflush(stdout);
+		_exit(1);
+	}
+	close(sock[1]);
+	fd = receive_fd(sock[0]);
+	close(sock[0]);
+	waitpid(pid, &status, 0);
+	*r = *shared;
+	r->d.fd = fd;
+	munmap(shared, sizeof(*shared));
+	return status || fd < 0 ? "no other device" : NULL;
+}
+
+FIXTURE(unplugged)
+{
+	struct rig r, other;
+	struct unplugger unplugger;
+};
+
+FIXTURE_SETUP(unplugged)
+{
+	struct rig *r = &self->r;
+
+	rig_init(&self->other);
+	self->other.d.fd = -1;
+	self->unplugger.sock = -1;
+	if (!prepare(_metadata, r))
+		return;
+	r->hz = FAST_HZ;
+	ASSERT_FINE(unplugger_start(&self->unplugger));
+	ASSERT_FINE(start_other(&self->other));
+}
+
+FIXTURE_TEARDOWN(unplugged)
+{
+	struct rig *r = &self->r;
+
+	SHOW_FIGURES();
+	close_fd(&self->unplugger.sock);
+	if (self->unplugger.pid > 0)
+		waitpid(self->unplugger.pid, NULL, 0);
+	sources_close(r);
+	close_fd(&r->dmabuf);
+	EXPECT_FINE(display_destroy(&r->d));
+	EXPECT_FINE(display_destroy(&self->other.d));
+	EXPECT_FINE(kmsg_check(r->kmsg));
+}
+
+static bool is_gone(int err)
+{
+	/* EINVAL: the device is there, but no CRTC is active */
+	return err == -ENODEV || err == -EINVAL;
+}
+
+/* The DRM file of a device that is gone: everything fails, nothing crashes. */
+static const char *use_old_file(struct rig *r)
+{
+	unsigned int before = open_fds(), i;
+	static const __u32 flags[] = {
+		DRM_MODE_ATOMIC_TEST_ONLY,
+		DRM_MODE_ATOMIC_NONBLOCK,
+		DRM_MODE_ATOMIC_NONBLOCK | DRM_MODE_PAGE_FLIP_EVENT,
+		0,
+	};
+	__s32 out = r->out, writeback = r->writeback;
+	__u64 committed = r->committed;
+	const char *why = NULL;
+	int err;
+
+	for (i = 0; !why && i < ARRAY_SIZE(flags); i++) {
+		forget_results(r);
+		err = commit(r, WITH_OUT | WITH_WRITEBACK, NO_FENCE, flags[i]);
+		if (!is_gone(err))
+			why = wrong("commit %#x without a device: %s", flags[i],
+				    strerror(-err));
+		else
+			why = expect_no_results(r);
+	}
+	if (!why && is_ready(r->d.fd, POLLIN, 0))
+		why = "an event after all of them";
+	if (!why && open_fds() != before)
+		why = wrong("%u descriptors instead of %u", open_fds(), before);
+	r->out = out;
+	r->writeback = writeback;
+	r->committed = committed;
+	return why;
+}
+
+/* Another device waits for a fence of the one that is gone, with its own. */
+static const char *use_on_other(struct rig *other, int fence)
+{
+	struct sync_fence_info fences[2];
+	struct sync_file_info info = {
+		.num_fences = ARRAY_SIZE(fences),
+		.sync_fence_info = (uintptr_t)fences,
+	};
+	const char *why;
+	__s32 merged;
+	int err;
+
+	forget_results(other);
+	err = commit(other, WITH_OUT, fence, 0);
+	if (err)
+		return wrong("IN_FENCE_FD elsewhere: %s", strerror(-err));
+	err = merge_fds(fence, other->out, &merged);
+	if (err)
+		return wrong("MERGE: %s", strerror(-err));
+	err = try_ioctl(merged, SYNC_IOC_FILE_INFO, &info);
+	close(merged);
+	if (err)
+		return wrong("FILE_INFO: %s", strerror(-err));
+	why = use_results(other, false);
+	return why ?: settle(other);
+}
+
+/* A dma-buf of the device that is gone, of which only the memory is left. */
+static const char *use_old_dmabuf(struct rig *r, struct rig *other)
+{
+	const char *why;
+	__u32 handle;
+	__s32 fence;
+	int err;
+
+	if (!is_ready(r->dmabuf, POLLOUT, WAIT_MS))
+		return "the old dma-buf does not get ready";
+	err = export_fences(r->dmabuf, &fence);
+	if (err)
+		return wrong("EXPORT_SYNC_FILE: %s", strerror(-err));
+	why = expect_signaled(fence, status_of(fence));
+	close(fence);
+	if (why)
+		return why;
+	err = buffer_import(other->d.fd, r->dmabuf, &handle);
+	if (err)
+		return wrong("FD_TO_HANDLE elsewhere: %s", strerror(-err));
+	why = buffer_close(other->d.fd, handle);
+	close_fd(&r->dmabuf);
+	return why;
+}
+
+/* Everything that the device left; its memory goes in the middle of that. */
+static const char *use_what_is_left(struct rig *r, struct rig *other)
+{
+	struct fence pending[2] = { { .fd = r->out }, { .fd = r->writeback } };
+	const char *why = NULL;
+	unsigned int i;
+
+	for (i = 0; !why && i < ARRAY_SIZE(pending); i++) {
+		if (is_no_fd(pending[i].fd))
+			continue;
+		/* stop here: who touches it may crash */
+		if (still_pending(&pending[i], 1, WAIT_MS))
+			return wrong("%s fence still pending %u ms after its device has gone",
+				     i ? "writeback" : "out", WAIT_MS);
+		if (status_of(pending[i].fd) == -ENODEV)
+			r->lost++;
+		why = use_on_other(other, pending[i].fd);
+	}
+	if (!why)
+		why = use_old_file(r);
+	if (!why)
+		why = display_remove(&r->d);
+	if (!why)
+		why = use_old_file(r);
+	if (!why && r->dmabuf >= 0)
+		why = use_old_dmabuf(r, other);
+	if (why)
+		return why;
+	display_close(&r->d);
+	for (i = 0; !why && i < ARRAY_SIZE(pending); i++) {
+		if (!is_no_fd(pending[i].fd))
+			why = use_on_other(other, pending[i].fd);
+	}
+	return why ?: use_results(r, true);
+}
+
+/* With a dma-buf that has fences of a timeline, and of nobody. */
+static const char *start_with_dmabuf(struct rig *r)
+{
+	const char *why = rig_start(r);
+
+	forget_results(r);
+	return why ?: dmabuf_create(r);
+}
+
+TEST_F(unplugged, before_commit)
+{
+	struct rig *r = &self->r;
+
+	ASSERT_FINE(start_with_dmabuf(r));
+	ASSERT_FINE(settle(r));
+	ASSERT_FINE(unplug_now(&self->unplugger, &r->d));
+	EXPECT_FINE(use_what_is_left(r, &self->other));
+}
+
+TEST_F(unplugged, after_test_only)
+{
+	struct rig *r = &self->r;
+
+	ASSERT_FINE(start_with_dmabuf(r));
+	ASSERT_EQ(0, call_commit_test_only(r));
+	EXPECT_EQ(-1, r->out);
+	EXPECT_EQ(-1, r->writeback);
+	ASSERT_FINE(unplug_now(&self->unplugger, &r->d));
+	EXPECT_TRUE(is_gone(call_commit_test_only(r)));
+	EXPECT_TRUE(is_gone(call_commit_writeback(r)));
+	EXPECT_FINE(expect_no_results(r));
+	EXPECT_FINE(use_what_is_left(r, &self->other));
+}
+
+#define UNPLUG_MS	200	/* until the kernel is about to wait */
+
+/* The commit waits for a fence when the device goes; then the fence signals. */
+static void unplugged_waiting(struct __test_metadata *_metadata, struct rig *r,
+			      struct rig *other, struct unplugger *u,
+			      unsigned int with, bool abandon)
+{
+	ASSERT_FINE(start_with_dmabuf(r));
+	ASSERT_FINE(in_fence_before(r));
+	ASSERT_EQ(0, import_fence(r->dmabuf, r->merged[0]));
+	ASSERT_EQ(0, commit(r, with, r->merged[0], DRM_MODE_ATOMIC_NONBLOCK));
+	ASSERT_FINE(unplug_start(u, &r->d, 0));
+	sleep_ms(UNPLUG_MS);
+	EXPECT_EQ(0, status_of(r->out));
+	/* without its timelines, the fence that it waits for has an error */
+	if (abandon)
+		sources_close(r);
+	else
+		ASSERT_FINE(sources_end(r));
+	ASSERT_FINE(unplug_wait(u));
+	EXPECT_FINE(use_what_is_left(r, other));
+}
+
+TEST_F_TIMEOUT(unplugged, commit_waits, 60)
+{
+	unplugged_waiting(_metadata, &self->r, &self->other, &self->unplugger,
+			  WITH_OUT, false);
+}
+
+TEST_F_TIMEOUT(unplugged, commit_waits_for_error, 60)
+{
+	unplugged_waiting(_metadata, &self->r, &self->other, &self->unplugger,
+			  WITH_OUT, true);
+}
+
+TEST_F_TIMEOUT(unplugged, writeback_waits, 60)
+{
+	unplugged_waiting(_metadata, &self->r, &self->other, &self->unplugger,
+			  WITH_OUT | WITH_WRITEBACK, false);
+}
+
+/* A commit that blocks has not begun to change anything, but holds locks. */
+static void unplugged_blocking(struct __test_metadata *_metadata, struct rig *r,
+			       struct rig *other, struct unplugger *u,
+			       unsigned int with)
+{
+	ASSERT_FINE(start_with_dmabuf(r));
+	ASSERT_FINE(in_fence_before(r));
+	ASSERT_FINE(waiter_start(&waiter, r, with));
+	sleep_ms(UNPLUG_MS);
+	ASSERT_FINE(unplug_start(u, &r->d, 0));
+	sleep_ms(UNPLUG_MS);
+	ASSERT_FINE(sources_end(r));
+	ASSERT_FINE(unplug_wait(u));
+	ASSERT_EQ(0, pthread_join(waiter.thread, NULL));
+	EXPECT_TRUE(!waiter.err || is_gone(waiter.err))
+		TH_LOG("commit: %s", strerror(-waiter.err));
+	r->out = waiter.r.out;
+	r->writeback = waiter.r.writeback;
+	r->committed = waiter.r.committed;
+	if (waiter.err)
+		EXPECT_FINE(expect_no_results(r));
+	EXPECT_FINE(use_what_is_left(r, other));
+}
+
+TEST_F_TIMEOUT(unplugged, commit_blocks, 60)
+{
+	unplugged_blocking(_metadata, &self->r, &self->other, &self->unplugger,
+			   WITH_OUT);
+}
+
+TEST_F_TIMEOUT(unplugged, writeback_blocks, 60)
+{
+	unplugged_blocking(_metadata, &self->r, &self->other, &self->unplugger,
+			   WITH_OUT | WITH_WRITEBACK);
+}
+
+/* An event is read from the DRM file, with or without a device. */
+TEST_F(unplugged, event_unread)
+{
+	struct rig *r = &self->r;
+
+	ASSERT_FINE(start_with_dmabuf(r));
+	ASSERT_EQ(0, call_commit_event(r));
+	ASSERT_TRUE(is_ready(r->d.fd, POLLIN, WAIT_MS));
+	ASSERT_FINE(unplug_now(&self->unplugger, &r->d));
+	EXPECT_FINE(flip_wait(&r->d, 1));
+	EXPECT_FINE(use_what_is_left(r, &self->other));
+}
+
+TEST_F(unplugged, event_pending)
+{
+	struct rig *r = &self->r;
+
+	r->hz = SLOW_HZ;
+	ASSERT_FINE(start_with_dmabuf(r));
+	ASSERT_FINE(settle(r));
+	forget_results(r);
+	ASSERT_EQ(0, call_commit_event(r));
+	EXPECT_FALSE(is_ready(r->d.fd, POLLIN, 0));
+	ASSERT_FINE(unplug_now(&self->unplugger, &r->d));
+	EXPECT_FINE(flip_wait(&r->d, 1));
+	EXPECT_FINE(use_what_is_left(r, &self->other));
+}
+
+/* Nobody reads the event, and the fence has its last reference elsewhere. */
+TEST_F(unplugged, event_abandoned)
+{
+	struct rig *r = &self->r;
+
+	r->hz = SLOW_HZ;
+	ASSERT_FINE(start_with_dmabuf(r));
+	ASSERT_FINE(settle(r));
+	forget_results(r);
+	ASSERT_EQ(0, call_commit_event(r));
+	ASSERT_EQ(0, import_fence(r->dmabuf, r->out));
+	ASSERT_FINE(unplug_start(&self->unplugger, &r->d, 0));
+	close_fd(&r->out);
+	display_close(&r->d);
+	ASSERT_FINE(unplug_wait(&self->unplugger));
+	EXPECT_FINE(display_remove(&r->d));
+	EXPECT_FINE(use_old_dmabuf(r, &self->other));
+}
+
+/* vkms looks for it once a frame, and then the device is not there any more. */
+static void start_lost(struct __test_metadata *_metadata, struct rig *r)
+{
+	struct fence writeback;
+
+	r->hz = SLOW_HZ;
+	ASSERT_FINE(rig_start_writeback(r, &writeback));
+	r->writeback = writeback.fd;
+	r->committed = writeback.committed;
+	ASSERT_FINE(dmabuf_create(r));
+	ASSERT_EQ(0, import_fence(r->dmabuf, r->writeback));
+	EXPECT_EQ(0, status_of(r->writeback));
+}
+
+TEST_F(unplugged, writeback_pending)
+{
+	struct rig *r = &self->r;
+
+	start_lost(_metadata, r);
+	ASSERT_FINE(unplug_now(&self->unplugger, &r->d));
+	/* who waits for a fence need not close the DRM file before */
+	ASSERT_FINE(use_what_is_left(r, &self->other));
+	EXPECT_EQ(1u, r->lost);
+}
+
+TEST_F(unplugged, writeback_pending_exported)
+{
+	struct rig *r = &self->r;
+
+	start_lost(_metadata, r);
+	ASSERT_FINE(unplug_now(&self->unplugger, &r->d));
+	EXPECT_FINE(display_remove(&r->d));
+	display_close(&r->d);
+	/* nor a dma-buf, which may wait for the fence itself */
+	ASSERT_FINE(expect_signaled(r->writeback, -ENODEV));
+	EXPECT_FINE(use_old_dmabuf(r, &self->other));
+	EXPECT_FINE(use_on_other(&self->other, r->writeback));
+	EXPECT_FINE(use_results(r, true));
+}
+
+/* With all closed, the fence merged, and another device that waits for it. */
+TEST_F(unplugged, writeback_awaited)
+{
+	struct rig *r = &self->r, *other = &self->other;
+	struct fence writeback;
+	__s32 merged;
+
+	r->hz = SLOW_HZ;
+	ASSERT_FINE(rig_start_writeback(r, &writeback));
+	ASSERT_FINE(settle(other));
+	ASSERT_FINE(sources_open(r, 1));
+	ASSERT_EQ(0, merge_fds(writeback.fd, r->sources[0], &merged));
+	ASSERT_EQ(0, commit(other, WITH_OUT, merged, DRM_MODE_ATOMIC_NONBLOCK));
+	ASSERT_EQ(0, close(writeback.fd));
+	ASSERT_FINE(unplug_start(&self->unplugger, &r->d, 0));
+	display_close(&r->d);
+	ASSERT_FINE(unplug_wait(&self->unplugger));
+	EXPECT_FINE(display_remove(&r->d));
+	EXPECT_EQ(0, status_of(merged));
+	EXPECT_EQ(0, status_of(other->out));
+	EXPECT_FINE(sources_end(r));
+	ASSERT_TRUE(is_ready(merged, POLLIN, WAIT_MS));
+	/* an array has the error of what is in it, if that was watched */
+	EXPECT_GE(1, status_of(merged));
+	EXPECT_NE(0, status_of(merged));
+	close(merged);
+	EXPECT_FINE(use_results(other, false));
+}
+
+/* Somewhere in everything that one does with a display. */
+TEST_F_TIMEOUT(unplugged, any_time, 600)
+{
+	unsigned int rounds = 0, commits = 0, refused = 0, late = 0;
+	unsigned int closing = 0;
+	struct rig *r = &self->r;
+	__u64 end = now_ns() + 2 * seconds() * NSEC_PER_SEC;
+	unsigned int i, n, before;
+	__s32 out[8], writeback[8];
+	__u64 committed[8];
+	int err;
+
+	TH_LOG("seed %u", seed());
+	before = open_fds();
+	while (now_ns() < end) {
+		bool close_first = draw(&r->random, 0, 2) == 0;
+		bool waits = draw(&r->random, 0, 1);
+
+		r->hz = draw(&r->random, 0, 1) ? FAST_HZ : NORMAL_HZ;
+		ASSERT_FINE(start_with_dmabuf(r));
+		ASSERT_FINE(unplug_start(&self->unplugger, &r->d,
+					 draw(&r->random, 0, 60000)));
+		if (waits)
+			ASSERT_FINE(sources_open(r, 1));
+		for (n = 0; n < ARRAY_SIZE(out);) {
+			unsigned int with = draw(&r->random, 0, 1) ? WITH_OUT :
+					    WITH_OUT | WITH_WRITEBACK;
+			bool flags = draw(&r->random, 0, 1);
+
+			forget_results(r);
+			/* the first waits for a fence, others for the first */
+			err = commit(r, with, n || !waits ? NO_FENCE :
+				     r->sources[0], flags || waits ?
+				     DRM_MODE_ATOMIC_NONBLOCK : 0);
+			if (waits && (n || err)) {
+				ASSERT_FINE(sources_end(r));
+				waits = false;
+			}
+			if (err == -EBUSY) {
+				usleep(500);
+				continue;
+			}
+			if (is_gone(err)) {
+				EXPECT_FINE(expect_no_results(r));
+				refused++;
+				break;
+			}
+			ASSERT_EQ(0, err);
+			committed[n] = r->committed;
+			out[n] = r->out;
+			writeback[n++] = r->writeback;
+		}
+		if (waits)
+			ASSERT_FINE(sources_end(r));
+		commits += n;
+		late += n == ARRAY_SIZE(out);
+		if (close_first) {
+			display_close(&r->d);
+			closing++;
+		}
+		ASSERT_FINE(unplug_wait(&self->unplugger));
+		if (!close_first)
+			EXPECT_FINE(use_old_file(r));
+		EXPECT_FINE(display_remove(&r->d));
+		EXPECT_FINE(use_old_dmabuf(r, &self->other));
+		for (i = 0; i < n; i++) {
+			if (i == n / 2)
+				display_close(&r->d);
+			EXPECT_FINE(use_on_other(&self->other, out[i]));
+			r->committed = committed[i];
+			r->out = out[i];
+			r->writeback = writeback[i];
+			ASSERT_FINE(use_results(r, true));
+		}
+		display_close(&r->d);
+		EXPECT_EQ(before, open_fds());
+		rounds++;
+	}
+	TH_LOG("power: %u devices, %u commits, %u times the device went between them",
+	       rounds, commits, refused);
+	TH_LOG("power: %u times it went after them, %u files closed first",
+	       late, closing);
+	EXPECT_LT(0u, commits);
+	EXPECT_LT(0u, refused);
+}
+
+/* ---- what was lost ---- */
+
+static void find_leaks(struct __test_metadata *_metadata)
+{
+	const char *why = cannot_report_leaks();
+	struct leaks leaks = { .kmemleak = !access(KMEMLEAK, F_OK) };
+
+	if (why)
+		SKIP(return, "%s", why);
+	if (!leaks.kmemleak)
+		SKIP(return, "no kmemleak: leaks can pass unseen");
+	EXPECT_FINE(leaks_check(&leaks, 0));
+}
+
+FIXTURE(memory_after)
+{
+};
+
+FIXTURE_SETUP(memory_after)
+{
+}
+
+FIXTURE_TEARDOWN(memory_after)
+{
+}
+
+TEST_F_TIMEOUT(memory_after, leaks, 120)
+{
+	find_leaks(_metadata);
+}
+
+/* ---- no memory for a device that comes or goes ---- */
+
+static bool device_wanted(void)
+{
+	const char *var = getenv(DEVICE_VAR);
+
+	return !var || strcmp(var, "0");
+}
+
+FIXTURE(no_memory_for_device)
+{
+	struct rig r;
+};
+
+FIXTURE_VARIANT(no_memory_for_device)
+{
+	struct faulty faulty;
+};
+
+FIXTURE_SETUP(no_memory_for_device)
+{
+	if (!device_wanted())
+		SKIP(return, "not wanted: " DEVICE_VAR);
+	fail_prepare(_metadata, &self->r, &variant->faulty);
+}
+
+FIXTURE_TEARDOWN(no_memory_for_device)
+{
+	fail_finish(_metadata, &self->r);
+}
+
+static const char *other_name(struct rig *r)
+{
+	snprintf(r->name, sizeof(r->name), "ksft-%.40s-%d-other",
+		 program_invocation_short_name, getpid());
+	return NULL;
+}
+
+/* It can be used, and goes. */
+static const char *vkms_end(struct rig *r)
+{
+	int fd, err;
+
+	fd = open(find_node(r->name), O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return wrong("cannot open the instance: %m");
+	close(fd);
+	err = vkms_set(r->name, "/enabled", "0");
+	if (!err)
+		err = vkms_remove(r->name);
+	return err ? wrong("end of an instance: %s", strerror(-err)) : NULL;
+}
+
+static const char *vkms_enable_before(struct rig *r)
+{
+	int err;
+
+	other_name(r);
+	err = vkms_configure(r->name);
+	return err ? wrong("configfs: %s", strerror(-err)) : NULL;
+}
+
+static int call_vkms_enable(struct rig *r)
+{
+	return vkms_set(r->name, "/enabled", "1");
+}
+
+FIXTURE_VARIANT_ADD(no_memory_for_device, vkms_enable)
+{
+	.faulty = {
+		.before = vkms_enable_before,
+		.call = call_vkms_enable,
+		.after = vkms_end,
+		.other_errno = ENODEV,	/* faux_device_create() does not tell */
+	},
+};
+
+/* With a fence of each sort that is pending. */
+static const char *vkms_disable_before(struct rig *r)
+{
+	const char *why;
+
+	r->hz = NORMAL_HZ;
+	why = rig_start(r);
+	if (!why && commit(r, WITH_OUT | WITH_WRITEBACK, NO_FENCE,
+			   DRM_MODE_ATOMIC_NONBLOCK))
+		why = "commit";
+	/* not what vkms_disable returns */
+	r->merged[0] = r->out;
+	r->merged[1] = r->writeback;
+	return why;
+}
+
+static int call_vkms_disable(struct rig *r)
+{
+	return vkms_set(r->d.name, "/enabled", "0");
+}
+
+static const char *vkms_disable_after(struct rig *r)
+{
+	const char *why;
+
+	r->out = r->merged[0];
+	r->writeback = r->merged[1];
+	r->merged[0] = -1;
+	r->merged[1] = -1;
+	atomic_fetch_add(&figures.unbinds, 1);
+	/* whatever the kernel did not get done, closing the file does */
+	display_close(&r->d);
+	why = display_remove(&r->d);
+	return why ?: use_results(r, true);
+}
+
+FIXTURE_VARIANT_ADD(no_memory_for_device, vkms_disable)
+{
+	.faulty = {
+		.before = vkms_disable_before,
+		.call = call_vkms_disable,
+		.after = vkms_disable_after,
+	},
+};
+
+TEST_F_TIMEOUT(no_memory_for_device, fail_each, 600)
+{
+	fail_each(_metadata, &self->r, &variant->faulty);
+}
+
+FIXTURE(memory_after_device)
+{
+};
+
+FIXTURE_SETUP(memory_after_device)
+{
+}
+
+FIXTURE_TEARDOWN(memory_after_device)
+{
+}
+
+TEST_F_TIMEOUT(memory_after_device, leaks, 120)
+{
+	find_leaks(_metadata);
+}
+
+/* Last: where this one finds a bug, the kernel loses a thread, and configfs. */
+FIXTURE(no_memory_for_configfs)
+{
+	struct rig r;
+};
+
+FIXTURE_VARIANT(no_memory_for_configfs)
+{
+	struct faulty faulty;
+};
+
+FIXTURE_SETUP(no_memory_for_configfs)
+{
+	if (!device_wanted())
+		SKIP(return, "not wanted: " DEVICE_VAR);
+	fail_prepare(_metadata, &self->r, &variant->faulty);
+}
+
+FIXTURE_TEARDOWN(no_memory_for_configfs)
+{
+	fail_finish(_metadata, &self->r);
+}
+
+/* Several system calls, with nothing left where one of them fails. */
+static int call_vkms_configure(struct rig *r)
+{
+	int err = vkms_configure(r->name);
+
+	if (err) {
+		fail_end(r);
+		vkms_remove(r->name);
+	}
+	return err;
+}
+
+static const char *vkms_configure_after(struct rig *r)
+{
+	int err = vkms_set(r->name, "/enabled", "1");
+
+	return err ? wrong("enabled: %s", strerror(-err)) : vkms_end(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory_for_configfs, vkms_configure)
+{
+	.faulty = {
+		.before = other_name,
+		.call = call_vkms_configure,
+		.after = vkms_configure_after,
+	},
+};
+
+TEST_F_TIMEOUT(no_memory_for_configfs, fail_each, 600)
+{
+	fail_each(_metadata, &self->r, &variant->faulty);
+}
+
+TEST_HARNESS_MAIN
