@@ -3,9 +3,10 @@
 
 MAKEFLAGS += --no-print-directory
 export BASE SERIES KSRC ARCH JOBS WRITEBACK_FENCE_ROUNDS KCSAN MINUTES SEED MUTANTS
+export SUBSET TO TRAILERS VERSION CHANGELOG COVER SEND CONFIRM
 
 .DEFAULT_GOAL := help
-.PHONY: help boot soak test kunit litmus sparse coccicheck mutants tree export clean
+.PHONY: help boot soak test kunit litmus sparse coccicheck mutants tree export mail mail-test backport clean
 
 help: ## this list
 	@echo 'make TARGET [BASE=7.3] [KSRC=/path/to/kernel/git] [SERIES=none] [JOBS=n]'
@@ -15,6 +16,7 @@ help: ## this list
 	@echo '  BASE=    major.minor of the base kernel, from Debian (default 7.3, the newest 7.3.x)'
 	@echo '  JOBS=    parallel jobs (default: one per CPU)'
 	@echo '  KSRC=    your own kernel git instead; its HEAD is cloned, it is never written to'
+	@echo '  SUBSET=fixes,usb  mail, backport: only these parts, by the labels in patches/subsets'
 	@echo '  SERIES=none   boot, test, kunit: apply the tests without the fixes, to see the bugs'
 	@echo '  WRITEBACK_FENCE_ROUNDS=n   boot: devices that come and go in the selftest (default 100)'
 	@echo '  KCSAN=1  boot: look for data races instead of use after free'
@@ -25,7 +27,7 @@ boot: ## boot the fixed kernel on arm64 in QEMU and run every check inside
 	@scripts/tree.sh --keep
 	@scripts/boot.sh
 
-soak: ## all of boot and kunit in a loop for MINUTES=n (default 10), on arm64 and UML side by side
+soak: ## boot's and kunit's checks in a loop for MINUTES=n (default 10), arm64 and UML side by side
 	@case '$(ARCH)' in ''|um|arm64) ;; *) echo 'error: ARCH=$(ARCH): use um or arm64, or neither for both' >&2; exit 1 ;; esac
 	@scripts/deps.sh source build $(if $(filter um,$(ARCH)),,arm64)
 	@scripts/tree.sh --keep
@@ -69,6 +71,19 @@ tree: ## a git work tree in build/: the base, then one commit per patch
 
 export: ## write the commits of the work tree back to patches/ and the in-tree files
 	@scripts/export.sh
+
+mail: ## the series as mails from you in build/outgoing/, signed off; SEND=1 sends them, see README
+	@scripts/deps.sh source mail
+	@scripts/mail.sh
+
+mail-test: ## send all to a mail server that keeps it, and apply what arrived; nothing leaves the machine
+	@scripts/deps.sh source mail sink
+	@scripts/tree.sh --keep
+	@scripts/mail-test.sh
+
+backport: ## the fixes on an older kernel: make backport BASE=7.2 says of each if it is needed, and applies
+	@scripts/deps.sh source
+	@scripts/backport.sh
 
 clean: ## remove everything generated, but refuse while the work tree has unexported changes
 	@scripts/clean.sh

@@ -12,7 +12,8 @@ logs=$build/logs
 jobs=${JOBS:-$(nproc)}
 
 # What the user may set on make's command line.
-base=${BASE:-7.3}
+default_base=7.3
+base=${BASE:-$default_base}
 series=${SERIES:-all}
 ksrc=${KSRC:-}
 
@@ -97,4 +98,50 @@ tree_sum() {
 # patches/subsets says for each subject which tree the patch is meant for.
 patch_subset() {
 	awk -F '\t' -v s="$1" '$2 == s { print $1; exit }' "$top/patches/subsets"
+}
+
+# A part of the series as commits, without a work tree: chain_start GIT COMMIT, then
+# chain_add PATCH for each. $chain is the last commit. $how says what became of the
+# patch: applied, 3-way, already (the tree has it), or failed, and then $where.
+# Nobody's git configuration has a say in it. $by signs for what has no author yet.
+by=(series series@localhost)
+plain_git() { GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 git "$@"; }
+chain_git() { GIT_INDEX_FILE=$chain_tmp/index plain_git -C "$chain_at" -c core.autocrlf=false "$@"; }
+
+chain_start() {
+	chain_at=$1
+	chain=$2
+	chain_tmp=${chain_tmp:-$(mktemp -d "$build/chain.XXXXXX")}
+	chain_git read-tree "$chain"
+}
+
+chain_add() {	# PATCH [TRAILER...]
+	local t=$chain_tmp subject author email tree trailers=()
+	plain_git mailinfo -b "$t/message" "$t/diff" <"$1" >"$t/info"
+	shift
+	how=applied
+	if ! chain_git apply --cached "$t/diff" 2>"$logs/apply.log"; then
+		where=$(sed -n 's/^error: patch failed: \(.*\):\([0-9]*\)$/\1, line \2/p; s/^error: \(.*\): No such file.*/\1 (no such file)/p; s/^error: \(.*\): does not exist.*/\1 (no such file)/p; s/^error: \(.*\): already exists.*/\1 (exists already)/p' "$logs/apply.log" | head -n 1)
+		if chain_git apply --cached --check -R "$t/diff" 2>/dev/null; then
+			how=already
+			return 0
+		elif chain_git apply --cached -3 "$t/diff" >>"$logs/apply.log" 2>&1; then
+			how=3-way
+		else
+			how=failed
+			chain_git read-tree "$chain"
+			return 1
+		fi
+	fi
+	subject=$(sed -n 's/^Subject: //p' "$t/info")
+	author=$(sed -n 's/^Author: //p' "$t/info")
+	email=$(sed -n 's/^Email: //p' "$t/info")
+	[ "$email" != series@localhost ] || { author=${by[0]}; email=${by[1]}; }
+	for trailer; do trailers+=(--trailer "$trailer"); done
+	tree=$(chain_git write-tree)
+	chain=$({ echo "$subject"; echo; cat "$t/message"; } | git stripspace |
+		plain_git interpret-trailers --no-divider --if-exists addIfDifferent "${trailers[@]}" |
+		GIT_AUTHOR_NAME=$author GIT_AUTHOR_EMAIL=$email \
+		GIT_COMMITTER_NAME=${by[0]} GIT_COMMITTER_EMAIL=${by[1]} \
+		chain_git commit-tree "$tree" -p "$chain") || die "git commit-tree failed, with no space left?"
 }

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0
 # tree.sh: a git work tree under build/: the base, then one commit per patch.
 # SERIES=none applies the tests only. KSRC= takes the base from the user's tree,
-# which is cloned and never written to.
+# which is cloned and never written to. With --base it stops at the base, with --keep
+# it leaves a work tree that somebody has changed as it is.
 . "$(dirname "$0")/common.sh"
 
-case ${1:-} in ''|--keep) ;; *) die "usage: tree.sh [--keep]" ;; esac
+case ${1:-} in ''|--keep|--base) ;; *) die "usage: tree.sh [--keep|--base]" ;; esac
 
 who=(-c user.name=series -c user.email=series@localhost -c core.autocrlf=false -c commit.gpgsign=false)
 
@@ -95,6 +96,7 @@ apply_series() {
 [ -d "$top/patches" ] && [ -n "$(list_patches)" ] || die "no patches in patches/"
 
 if [ -n "$ksrc" ]; then import_ksrc; else import_debian; fi
+[ "${1:-}" != --base ] || exit 0
 
 state=$tree.applied
 want=$(tree_sum)
