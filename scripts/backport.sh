@@ -36,6 +36,12 @@ drm/amdgpu: Keep RCU while locking a fence in amdgpu_vm_tlb_seq()
 drm/virtio, drm/qxl: Emit fence trace events under RCU
 	include/linux/dma-fence.h	__rcu \*dma_fence_driver_name
 	drivers/gpu/drm/virtio/virtgpu_fence.c	(?<!rcu_read_lock\(\);)\n\ttrace_dma_fence_emit
+dma-buf/sw_sync: Do not revive fences that are being released
+	drivers/dma-buf/sw_sync.c	\n\t\tdma_fence_get\(&pt->base\);
+drm/syncobj: Flatten the fence that becomes a point of a timeline
+	drivers/gpu/drm/drm_syncobj.c	if \(!chain\)\s*return -ENOMEM;\s*drm_syncobj_add_point
+drm/syncobj: Do not warn about arrays that userspace makes too large
+	drivers/gpu/drm/drm_syncobj.c	kmalloc_array\(count_handles, sizeof\(\*handles\), GFP_KERNEL\)
 usb: gadget: f_fs: Let DMABUF fences outlive their attachment
 	drivers/usb/gadget/function/f_fs.c	&priv->lock, priv->context
 	include/linux/dma-fence.h	+inline_lock

@@ -46,7 +46,7 @@ for arch in "${archs[@]}"; do
 	guest_arch=$arch
 	guest_suffix=$arch
 	guest_config=(arm64-boot.config)
-	devices=(-device virtio-gpu-device)
+	devices=(-global virtio-mmio.force-legacy=false -device virtio-gpu-device)
 	if [ "$arch" = um ]; then
 		guest_suffix=um-soak
 		guest_config=(kunit-uml.config uml-soak.config)
@@ -59,7 +59,7 @@ for arch in "${archs[@]}"; do
 	: >"${log[$arch]}"
 	# A round that has begun a test gets to the end of it.
 	guest_boot "${log[$arch]}" $((minutes * 60 + 1200)) \
-		"soak=$((minutes * 60)) soak_seed=$seed soak_suites=$suites selftest=$list selftest_timeout=900 kmemleak=on WRITEBACK_FENCE_ROUNDS=20 kunit.enable=1 kunit.autorun=0" \
+		"soak=$((minutes * 60)) soak_seed=$seed soak_suites=$suites selftest=$list selftest_timeout=900 kmemleak=on WRITEBACK_FENCE_ROUNDS=20 FENCE_FAULTS_DEVICE=0 kunit.enable=1 kunit.autorun=0" \
 		"${devices[@]}" >"${log[$arch]}.qemu" 2>&1 &
 	pid[$arch]=$!
 	state[$arch]=running
