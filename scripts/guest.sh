@@ -99,7 +99,7 @@ guest_boot() {
 	um)
 		# shellcheck disable=SC2086
 		exec timeout -k 5 "$limit" "$out/linux" mem=2G seccomp=on ncpus=2 initrd="$out/initramfs.cpio" \
-			con=null con0=null,fd:1 console=tty0 $append >"$log" 2>&1 </dev/null
+			console=tty $append >"$log" 2>&1 </dev/null
 		;;
 	esac
 }
