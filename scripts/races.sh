@@ -22,7 +22,7 @@ while read -r count sides; do
 	[ -n "$count" ] || continue
 	where=$(for side in $sides; do
 		echo "$side"
-		CROSS_COMPILE=$cross "$tree/scripts/faddr2line" "$2" "$side" 2>&1 | sed -n 's/^.* at \([^ ]*\)$/\1/p; s/^\([^ ]*\) (inlined by).*/\1/p' | sed "s|^$tree/||; s|^.*/\./||; s/^/    /"
+		CROSS_COMPILE=$cross "$tree/scripts/faddr2line" "$2" "$side" 2>&1 | sed -n 's/^.* at \([^ ]*:[0-9?]*\).*/\1/p' | sed "s|^$tree/||; s|^.*/\./||; s/^/    /"
 	done)
 	if sed -n 's/^ *\([^:]*\):.*/\1/p' <<<"$where" | grep -qxFf <(echo "$touched"); then
 		ours=$((ours + 1))
