@@ -178,17 +178,24 @@ static void console_wait(void)
 static char output[1 << 20];
 static size_t output_len, logged_len;
 
-/* Copies every complete line of the output that is not there yet to the log. */
+/*
+ * Copies every complete line of the output that is not there yet to the log. Not
+ * with dprintf(): that seeks first, which /dev/kmsg refuses.
+ */
 static void log_lines(int kmsg)
 {
-	char *newline;
+	char *newline, line[512];
+	int len;
 
 	while ((newline = memchr(output + logged_len, '\n',
 				 output_len - logged_len))) {
-		char *line = output + logged_len;
-
-		if (kmsg >= 0)
-			dprintf(kmsg, "test: %.*s", (int)(newline - line), line);
+		len = snprintf(line, sizeof(line), "test: %.*s",
+			       (int)(newline - output - logged_len),
+			       output + logged_len);
+		if (len >= (int)sizeof(line))
+			len = sizeof(line) - 1;
+		if (kmsg >= 0 && write(kmsg, line, len) < 0)
+			perror("boot-init: /dev/kmsg");
 		logged_len = newline + 1 - output;
 	}
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 # races.sh LOG VMLINUX: the data races that KCSAN reported in LOG, each with the
-# lines of code on both sides. Fails if one is in a file that this series touches;
-# the last line counts.
+# lines of code on both sides. Fails if one is in a file that this series touches, or
+# if it cannot tell; the last line counts.
 . "$(dirname "$0")/common.sh"
 
 [ $# -eq 2 ] && [ -f "$1" ] && [ -f "$2" ] || die "usage: races.sh LOG VMLINUX"
@@ -18,15 +18,23 @@ reports=$(tr -d '\r' <"$1" | sed 's/^\[[ 0-9.]*\] *//' | awk '
 	inside && /^Reported by/ { print line; inside = 0 }' | sort | uniq -c | sort -rn)
 ours=0
 elsewhere=0
+titles=$(tr -d '\r' <"$1" | sed 's/^\[[ 0-9.]*\] *//' | grep -ac '^BUG: KCSAN' || true)
+whole=$(awk '{ n += $1 } END { print n + 0 }' <<<"$reports")
+if [ "$titles" != "$whole" ]; then
+	ours=$((titles - whole))
+	echo "$ours reports that cannot be read"
+fi
 while read -r count sides; do
 	[ -n "$count" ] || continue
+	unknown=0
 	where=$(for side in $sides; do
 		echo "$side"
 		CROSS_COMPILE=$cross "$tree/scripts/faddr2line" "$2" "$side" 2>&1 | sed -n 's/^.* at \([^ ]*:[0-9?]*\).*/\1/p' | sed "s|^$tree/||; s|^.*/\./||; s/^/    /"
 	done)
-	if sed -n 's/^ *\([^:]*\):.*/\1/p' <<<"$where" | grep -qxFf <(echo "$touched"); then
+	[ "$(grep -c '^[^ ]' <<<"$where")" = "$(grep -B 1 '^ ' <<<"$where" | grep -c '^[^ -]')" ] || unknown=1
+	if [ $unknown = 1 ] || sed -n 's/^ *\([^:]*\):.*/\1/p' <<<"$where" | grep -qxFf <(echo "$touched"); then
 		ours=$((ours + 1))
-		echo "RACE in a touched file, reported $count times:"
+		echo "RACE in a touched file$([ $unknown = 0 ] || echo ', or who knows where'), reported $count times:"
 	else
 		elsewhere=$((elsewhere + 1))
 		echo "race elsewhere, reported $count times:"

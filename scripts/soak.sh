@@ -10,7 +10,7 @@
 minutes=${MINUTES:-10}
 seed=${SEED:-$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')}
 [[ $minutes =~ ^[1-9][0-9]*$ ]] || die "MINUTES=$minutes: give a number of minutes"
-[[ $seed =~ ^[0-9]+$ ]] || die "SEED=$seed: give a number"
+[[ $seed =~ ^(0|[1-9][0-9]*)$ ]] || die "SEED=$seed: give a number"
 case ${ARCH:-} in
 '') archs=(um arm64) ;;
 um|arm64) archs=("$ARCH") ;;
@@ -59,7 +59,7 @@ for arch in "${archs[@]}"; do
 	: >"${log[$arch]}"
 	# A round that has begun a test gets to the end of it.
 	guest_boot "${log[$arch]}" $((minutes * 60 + 1200)) \
-		"soak=$((minutes * 60)) soak_seed=$seed soak_suites=$suites selftest=$list selftest_timeout=900 kmemleak=on WRITEBACK_FENCE_ROUNDS=20 FENCE_FAULTS_DEVICE=0 kunit.enable=1 kunit.autorun=0" \
+		"soak=$((minutes * 60)) soak_seed=$seed soak_suites=$suites selftest=$list selftest_timeout=900 kmemleak=on WRITEBACK_FENCE_ROUNDS=20 kunit.enable=1 kunit.autorun=0" \
 		"${devices[@]}" >"${log[$arch]}.qemu" 2>&1 &
 	pid[$arch]=$!
 	state[$arch]=running
@@ -95,12 +95,16 @@ for arch in "${archs[@]}"; do
 	end=$(tr -d '\r' <"${log[$arch]}" | sed -n 's/.*boot-init: soak \(rounds=[0-9]* failed=[0-9]*\).*/\1/p' | tail -n 1)
 	splats=$("$top/scripts/splats.sh" "${log[$arch]}") || true
 	verdict=passed
-	if [ -z "$end" ] || [ "${end##*=}" != 0 ] || [ -n "$splats" ]; then
+	rc=0
+	wait "${pid[$arch]}" || rc=$?
+	[ $rc = 0 ] || [ -z "$end" ] || state[$arch]="no power off, exit $rc"
+	if [ -z "$end" ] || [ "${end##*=}" != 0 ] || [ -n "$splats" ] || [ $rc != 0 ] ||
+		! figures "${log[$arch]}" | grep -q 'signals [1-9].* unbinds [1-9]'; then
 		verdict=FAILED
 		failed=$((failed + 1))
 	fi
 	echo "$verdict $arch: $(figures "${log[$arch]}")"
-	[ -n "$end" ] || echo "    the guest did not get to its end (${state[$arch]}); last line: $(tr -d '\r' <"${log[$arch]}" | grep . | tail -n 1 | cut -c1-90)"
+	[ $rc = 0 ] && [ -n "$end" ] || echo "    the guest did not get to its end (${state[$arch]}); last line: $(tr -d '\r' <"${log[$arch]}" | grep . | tail -n 1 | cut -c1-90)"
 	tr -d '\r' <"${log[$arch]}" | grep -aE '^(\[[ 0-9.]*\] )?(test: )?not ok [0-9]|boot-init: soak .*failed=1' | head -n 10 | sed 's/^/    /' || true
 	[ -z "$splats" ] || head -n 3 <<<"$splats" | sed 's/^/    /'
 	tr -d '\r' <"${log[$arch]}" | grep -aoE 'ok [0-9]+ .* # SKIP.*' | sed 's/^ok [0-9]* /    not run here: /' | sort -u | head -n 20 || true

@@ -40,11 +40,12 @@ static void run_before_rcu(void);
 
 static void run_before_rcu(void)
 {
-	void (*func)(void) = before_rcu;
+	typeof(before_rcu) func = READ_ONCE(before_rcu);
 
-	before_rcu = NULL;
-	if (func)
+	if (func) {
+		WRITE_ONCE(before_rcu, NULL);
 		func();
+	}
 }
 
 /* struct dma_fence as it has been: two pointers more do not fit the line. */
@@ -1084,8 +1085,8 @@ static void watch_signal(struct watch *watch, struct dma_fence *fence)
 
 	WRITE_ONCE(watch->watching, true);
 	for (i = 0; i < WATCH_SPINS; i++) {
-		/* Keeps the cache line here. */
-		READ_ONCE(fence->timestamp);
+		/* Keeps the cache line here. What it reads does not matter. */
+		data_race(READ_ONCE(fence->timestamp));
 
 		/* Pairs with the write in dma_fence_signal_timestamp_locked(). */
 		flags = smp_load_acquire(&fence->flags);

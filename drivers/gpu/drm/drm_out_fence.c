@@ -21,6 +21,7 @@
 #include <drm/drm_crtc.h>
 #include <drm/drm_device.h>
 #include <drm/drm_drv.h>
+#include <drm/drm_modeset_lock.h>
 #include <drm/drm_out_fence.h>
 
 #include "drm_crtc_internal.h"
@@ -116,20 +117,26 @@ void drm_out_fence_timeline_cancel(struct drm_out_fence_timeline *timeline)
  * @dev: the device
  *
  * Gives the error -ENODEV to the out-fences of all CRTCs and writeback connectors
- * that the driver has not signaled, and signals them. This is for a device that
- * goes away, when its hardware has stopped to read and write framebuffers:
- * drm_atomic_helper_shutdown() does it. Otherwise it is done when the CRTC or the
- * connector is cleaned up, but then whoever waits for such a fence also waits for
- * the last reference to the device, which may be their own.
+ * that the driver has not signaled, and signals them. This is for a driver whose
+ * device goes away, when it knows that the hardware has stopped to read and write
+ * framebuffers: whoever waits for such a fence may use them again. That all outputs
+ * are off in the atomic state does not say so, see drm_dev_unplug().
+ *
+ * Without this it is done when the CRTC or the connector is cleaned up. But then
+ * whoever waits for a fence also waits for the last reference to the device, which
+ * may be their own.
  *
  * Context: Process context. The caller holds all modeset locks, so that there is no
- * commit which has a fence but has not begun.
+ * commit which has a fence but has not begun, and has waited for all commits that
+ * have.
  */
 void drm_out_fences_cancel(struct drm_device *dev)
 {
 	struct drm_connector_list_iter iter;
 	struct drm_connector *connector;
 	struct drm_crtc *crtc;
+
+	drm_warn_on_modeset_not_all_locked(dev);
 
 	drm_for_each_crtc(crtc, dev)
 		drm_out_fence_timeline_cancel(&crtc->out_fences);

@@ -15,7 +15,6 @@
 #include <linux/kthread.h>
 #include <linux/slab.h>
 
-#include <drm/drm_atomic_helper.h>
 #include <drm/drm_atomic_state_helper.h>
 #include <drm/drm_connector.h>
 #include <drm/drm_drv.h>
@@ -25,6 +24,8 @@
 #include <drm/drm_managed.h>
 #include <drm/drm_mode_config.h>
 #include <drm/drm_modeset_helper_vtables.h>
+#include <drm/drm_modeset_lock.h>
+#include <drm/drm_out_fence.h>
 #include <drm/drm_plane.h>
 #include <drm/drm_probe_helper.h>
 #include <drm/drm_syncobj.h>
@@ -251,17 +252,18 @@ static void drm_test_fence_pending_device_gone(struct kunit *test)
 	dma_fence_put(fence);
 }
 
-/* The outputs are off for good, but somebody still holds on to the device. */
-static void drm_test_fence_pending_shutdown(struct kunit *test)
+/* The hardware has stopped, but somebody still holds on to the device. */
+static void drm_test_fence_pending_canceled(struct kunit *test)
 {
 	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
 	struct dma_fence *fence = fence_create(test, drm);
 	struct fence_gone_cb cb = {};
 
-	drm_mode_config_reset(drm);
 	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &cb.base,
 							fence_gone_callback));
-	drm_atomic_helper_shutdown(drm);
+	drm_modeset_lock_all(drm);
+	drm_out_fences_cancel(drm);
+	drm_modeset_unlock_all(drm);
 	fence_expect_gone(test, fence, &cb);
 
 	fence_device_destroy(test, drm);
@@ -1021,7 +1023,7 @@ static struct kunit_case drm_fence_tests[] = {
 	KUNIT_CASE_SLOW(drm_test_fence_race_signal_names),
 	KUNIT_CASE_PARAM(drm_test_fence_pending_device_gone,
 			 fence_source_gen_params),
-	KUNIT_CASE_PARAM(drm_test_fence_pending_shutdown,
+	KUNIT_CASE_PARAM(drm_test_fence_pending_canceled,
 			 fence_source_gen_params),
 	KUNIT_CASE_PARAM(drm_test_fence_pending_mode_config_gone,
 			 fence_source_gen_params),

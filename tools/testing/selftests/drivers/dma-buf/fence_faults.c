@@ -20,7 +20,7 @@
  *
  * The last cases have no memory for a device that comes or goes. That is less
  * about fences than about DRM and configfs, and a kernel with a bug there may
- * not get over it: FENCE_FAULTS_DEVICE=0 in the environment leaves them out.
+ * not get over it: they run with FENCE_FAULTS_DEVICE=1 in the environment.
  *
  * FENCE_FAULTS_SECONDS=N in the environment is the time for each of the cases
  * that take time. They draw from a random sequence, FENCE_FAULTS_SEED=N repeats
@@ -1618,6 +1618,9 @@ static void fail_finish(struct __test_metadata *_metadata, struct rig *r)
 {
 	if (r->fail_nth >= 0)
 		fail_end(r);
+	/* as after boot */
+	write_file(FAILSLAB "/ignore-gfp-wait", "Y");
+	write_file(FAILSLAB "/verbose", "2");
 	sources_close(r);
 	close_fd(&r->dmabuf);
 	EXPECT_FINE(display_destroy(&r->d));
@@ -2433,10 +2436,11 @@ static const char *use_old_dmabuf(struct rig *r, struct rig *other)
 	err = export_fences(r->dmabuf, &fence);
 	if (err)
 		return wrong("EXPORT_SYNC_FILE: %s", strerror(-err));
-	why = expect_signaled(fence, status_of(fence));
+	/* of a timeline that has ended, or closed, and of the device */
+	err = status_of(fence);
 	close(fence);
-	if (why)
-		return why;
+	if (err != 1 && err != -ENOENT && err != -ENODEV)
+		return wrong("status %d of the fences of the old dma-buf", err);
 	err = buffer_import(other->d.fd, r->dmabuf, &handle);
 	if (err)
 		return wrong("FD_TO_HANDLE elsewhere: %s", strerror(-err));
@@ -2685,6 +2689,7 @@ TEST_F(unplugged, writeback_awaited)
 	struct rig *r = &self->r, *other = &self->other;
 	struct fence writeback;
 	__s32 merged;
+	int status;
 
 	r->hz = SLOW_HZ;
 	ASSERT_FINE(rig_start_writeback(r, &writeback));
@@ -2702,8 +2707,9 @@ TEST_F(unplugged, writeback_awaited)
 	EXPECT_FINE(sources_end(r));
 	ASSERT_TRUE(is_ready(merged, POLLIN, WAIT_MS));
 	/* an array has the error of what is in it, if that was watched */
-	EXPECT_GE(1, status_of(merged));
-	EXPECT_NE(0, status_of(merged));
+	status = status_of(merged);
+	EXPECT_TRUE(status == 1 || status == -ENODEV)
+		TH_LOG("status %d", status);
 	close(merged);
 	EXPECT_FINE(use_results(other, false));
 }
@@ -2831,7 +2837,7 @@ static bool device_wanted(void)
 {
 	const char *var = getenv(DEVICE_VAR);
 
-	return !var || strcmp(var, "0");
+	return var && strcmp(var, "0");
 }
 
 FIXTURE(no_memory_for_device)
@@ -2847,7 +2853,7 @@ FIXTURE_VARIANT(no_memory_for_device)
 FIXTURE_SETUP(no_memory_for_device)
 {
 	if (!device_wanted())
-		SKIP(return, "not wanted: " DEVICE_VAR);
+		SKIP(return, "not asked for: " DEVICE_VAR "=1");
 	fail_prepare(_metadata, &self->r, &variant->faulty);
 }
 
@@ -2983,7 +2989,7 @@ FIXTURE_VARIANT(no_memory_for_configfs)
 FIXTURE_SETUP(no_memory_for_configfs)
 {
 	if (!device_wanted())
-		SKIP(return, "not wanted: " DEVICE_VAR);
+		SKIP(return, "not asked for: " DEVICE_VAR "=1");
 	fail_prepare(_metadata, &self->r, &variant->faulty);
 }
 

@@ -3381,8 +3381,7 @@ static unsigned int scarce_run(struct __test_metadata *_metadata,
 
 	for (nth = 1; injected && nth < MAX_ALLOCATIONS; nth++) {
 		snprintf(text, sizeof(text), "%u", nth);
-		if (pwrite(fail, text, strlen(text), 0) < 0)
-			break;
+		EXPECT_LT(0, pwrite(fail, text, strlen(text), 0));
 		err = run(s);
 		memset(text, 0, sizeof(text));
 		injected = pread(fail, text, sizeof(text) - 1, 0) > 0 &&
@@ -3449,7 +3448,11 @@ TEST_F(last, no_memory)
 		EXPECT_FALSE(has_timeline(value + 1))
 			TH_LOG("%s: a fence is lost", all[i].name);
 		TH_LOG("power: %s: %u allocations", all[i].name, n);
+		EXPECT_LT(0u, n);
 	}
+	/* as after boot */
+	write_file(FAILSLAB "ignore-gfp-wait", "Y");
+	write_file(FAILSLAB "verbose", "2");
 	EXPECT_FINE(fence_alive(o));
 }
 

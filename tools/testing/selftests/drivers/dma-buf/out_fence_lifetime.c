@@ -264,6 +264,7 @@ TEST_F(device_going, pending_and_read)
 /* Several CRTCs, each with a plane, an encoder and a connector of its own. */
 #define N_CRTCS		4
 #define N_FLIPS		12
+#define MAX_LATE	50u
 
 FIXTURE(several_crtcs)
 {
@@ -295,16 +296,27 @@ TEST_F(several_crtcs, one_commit)
 	struct fence fences[3][N_CRTCS];
 	struct sync_fence_info fi[N_CRTCS];
 	struct sync_file_info info;
-	unsigned int n, i, j;
+	unsigned int n, i, j, late = 0;
 
 	for (n = 0; n < ARRAY_SIZE(fences); n++) {
 		struct fence *f = fences[n];
+		bool pending = true;
 
 		ASSERT_FINE(flip_commit(&self->display, &flip, f, NULL));
 		for (i = 0; i < N_CRTCS; i++) {
 			ASSERT_FINE(get_info(&f[i], 1, &info, &fi[i]));
-			ASSERT_EQ(0, info.status)
-				TH_LOG("signaled too early to see a name");
+			pending &= !info.status;
+		}
+		if (!pending) {
+			/* no name any more; on a busy machine, try again */
+			ASSERT_GT(MAX_LATE, late++);
+			ASSERT_FINE(flip_wait(&self->display, N_CRTCS));
+			for (i = 0; i < N_CRTCS; i++)
+				EXPECT_FINE(use_close(&f[i]));
+			n--;
+			continue;
+		}
+		for (i = 0; i < N_CRTCS; i++) {
 			for (j = 0; j < i; j++)
 				EXPECT_STRNE(fi[j].obj_name, fi[i].obj_name);
 		}
