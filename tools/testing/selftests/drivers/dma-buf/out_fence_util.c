@@ -300,6 +300,9 @@ const char *leaks_start(struct leaks *leaks)
 	}
 	/* what was lost before is not ours */
 	why = kmemleak_scan();
+	/* not ours, but somebody may want to know */
+	if (!why && kmemleak_read())
+		printf("# kmemleak: all that was lost before\n");
 	if (!why && kmemleak_write("clear"))
 		why = "kmemleak: clear";
 	return why;
