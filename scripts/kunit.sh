@@ -64,7 +64,7 @@ for glob in "${globs[@]}"; do
 		[ -z "$splats" ] || { echo "    splats in the kernel log: $(wc -l <<<"$splats"), the first:"; head -n 3 <<<"$splats" | sed 's/^/      /'; }
 		echo "    logs: ${logs#"$top"/}/$name.log and $name.kernel.log"
 	fi
-	grep -hE '# (drm_test_fence_race|drm_sched_lifetime_race|race_)[a-z_]*: .*signals' "$logs/$name.kernel.log" | sed 's/^ *# /    /' || true
+	grep -hE '# (drm_test_fence_race|drm_sched_lifetime_race|race_)[a-z_]*: [0-9]+ signals' "$logs/$name.kernel.log" | sed 's/^ *# /    /' || true
 	grep -hE '\[SKIPPED\]' "$logs/$name.log" | grep -vE 'provoke|fence-violations' | sed 's/^\[[0-9:]*\] */    /' | head || true
 done
 echo "$passed $failed" >"$logs/kunit-$arch.result"
