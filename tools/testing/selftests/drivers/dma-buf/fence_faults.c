@@ -2743,12 +2743,21 @@ TEST_F_TIMEOUT(unplugged, any_time, 600)
 					    WITH_OUT | WITH_WRITEBACK;
 			bool flags = draw(&r->random, 0, 1);
 
+			/*
+			 * The first waits for a fence. The device that goes
+			 * meanwhile waits for the first, and keeps the locks
+			 * that the second asks for: signal before that.
+			 */
+			if (waits && n) {
+				usleep(draw(&r->random, 0, 5000));
+				ASSERT_FINE(sources_end(r));
+				waits = false;
+			}
 			forget_results(r);
-			/* the first waits for a fence, others for the first */
-			err = commit(r, with, n || !waits ? NO_FENCE :
-				     r->sources[0], flags || waits ?
+			err = commit(r, with, waits ? r->sources[0] : NO_FENCE,
+				     flags || waits ?
 				     DRM_MODE_ATOMIC_NONBLOCK : 0);
-			if (waits && (n || err)) {
+			if (waits && err) {
 				ASSERT_FINE(sources_end(r));
 				waits = false;
 			}
