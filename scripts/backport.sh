@@ -36,8 +36,12 @@ drm/amdgpu: Keep RCU while locking a fence in amdgpu_vm_tlb_seq()
 drm/virtio, drm/qxl: Emit fence trace events under RCU
 	include/linux/dma-fence.h	__rcu \*dma_fence_driver_name
 	drivers/gpu/drm/virtio/virtgpu_fence.c	(?<!rcu_read_lock\(\);)\n\ttrace_dma_fence_emit
+drm/vmwgfx: Take the lock of fences with interrupts disabled
+	drivers/gpu/drm/vmwgfx/vmwgfx_fence.c	\n\tspin_lock\(&fman->lock\);
 dma-buf/sw_sync: Do not revive fences that are being released
 	drivers/dma-buf/sw_sync.c	\n\t\tdma_fence_get\(&pt->base\);
+dma-buf: Do not lose the error of a fence array that is polled
+	drivers/dma-buf/dma-fence-array.c	is_signaled\(array->fences\[i\]\) && !--num_pending\)\s*goto signal
 drm/syncobj: Flatten the fence that becomes a point of a timeline
 	drivers/gpu/drm/drm_syncobj.c	if \(!chain\)\s*return -ENOMEM;\s*drm_syncobj_add_point
 drm/syncobj: Do not warn about arrays that userspace makes too large
