@@ -21,7 +21,7 @@ esac
 
 # Without dma-buf-fence-chain: its test_wait_backward takes minutes under emulation, and
 # fails if the machine is busy, with or without the series.
-suites=dma-buf-fence-lifetime,dma-buf-fence-lockdep,dma-buf-fence,dma-buf-fence-unwrap,dma-buf-resv,drm_fence,drm_sched_lifetime_tests
+suites=dma-buf-fence-lifetime,dma-buf-fence-lockdep,dma-buf-fence-array,dma-buf-fence,dma-buf-fence-unwrap,dma-buf-resv,drm_fence,drm_sched_lifetime_tests
 
 # Sums "figures: a=1 b=2" of all tests, and the splats and failures so far.
 figures() {	# LOG
