@@ -33,8 +33,6 @@
 #endif
 
 #define CONFIGFS	"/sys/kernel/config"
-#define DEBUGFS		"/sys/kernel/debug"
-#define KMEMLEAK	DEBUGFS "/kmemleak"
 #define VKMS		CONFIGFS "/vkms"
 
 /*
@@ -65,6 +63,104 @@ __u64 now_ns(void)
 void sleep_ms(unsigned int ms)
 {
 	poll(NULL, 0, ms);
+}
+
+bool time_left(__u64 end, bool power)
+{
+	__u64 now = now_ns();
+
+	return now < end || (!power && now < end + POWER_MS * NSEC_PER_MSEC);
+}
+
+bool frame_passed(__u64 start, unsigned int hz)
+{
+	return now_ns() - start >= NSEC_PER_SEC / hz;
+}
+
+atomic_ulong tried_ioctls;
+
+int try_ioctl(int fd, unsigned long request, void *arg)
+{
+	atomic_fetch_add(&tried_ioctls, 1);
+	return ioctl(fd, request, arg) < 0 ? -errno : 0;
+}
+
+void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+unsigned int count_files(void)
+{
+	unsigned int n = 0;
+	DIR *dir;
+
+	dir = opendir("/proc/self/fd");
+	if (!dir)
+		return 0;
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+bool is_ready(int fd, short events, unsigned int ms)
+{
+	struct pollfd p = { .fd = fd, .events = events };
+
+	return poll(&p, 1, ms) == 1 && p.revents == events;
+}
+
+int write_file(const char *path, const char *text)
+{
+	int fd, err = 0;
+
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+__u64 env_number(const char *name, __u64 otherwise, __u64 low, __u64 high)
+{
+	const char *value = getenv(name);
+	unsigned long long n;
+	char *end;
+
+	if (!value)
+		return otherwise;
+	errno = 0;
+	n = strtoull(value, &end, 0);
+	if (end != value && !*end && *value != '-' && !errno && n >= low &&
+	    n <= high)
+		return n;
+	printf("Bail out! %s=%s is not a number from %llu to %llu\n", name,
+	       value, (unsigned long long)low, (unsigned long long)high);
+	exit(KSFT_FAIL);
+}
+
+void modprobe(const char *module, const char *param)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		execlp("modprobe", "modprobe", "-q", module, param,
+		       (char *)NULL);
+		_exit(127);
+	}
+	if (pid > 0)
+		waitpid(pid, NULL, 0);
+}
+
+void mount_debugfs(void)
+{
+	if (!file_contains("/proc/mounts", " " DEBUGFS " debugfs "))
+		mount("none", DEBUGFS, "debugfs", 0, NULL);
 }
 
 static int do_ioctl(int fd, unsigned long request, void *arg)
@@ -111,7 +207,6 @@ static bool is_complaint(const char *line)
 	return false;
 }
 
-/* Did the kernel complain since kmsg_open()? */
 const char *kmsg_check(int fd)
 {
 	unsigned int complaints = 0;
@@ -173,6 +268,8 @@ const char *cannot_report_use_after_free(void)
 		return "cannot tell whether the kernel has KASAN";
 	if (!file_contains("/proc/kallsyms", " kasan_report\n"))
 		return "no CONFIG_KASAN: use after free can pass unseen";
+	if (!file_contains("/proc/cmdline", "kasan_multi_shot"))
+		printf("# no kasan_multi_shot: only the first failing case is named\n");
 	return NULL;
 }
 
@@ -190,19 +287,6 @@ unsigned int allow_open_files(unsigned int n)
 }
 
 /* ---- memory that the kernel has lost ---- */
-
-static int kmemleak_write(const char *word)
-{
-	int fd, err = 0;
-
-	fd = open(KMEMLEAK, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, word, strlen(word)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
 
 /* Returns the number of new leaks and prints what is known of some. */
 static unsigned int kmemleak_read(void)
@@ -235,7 +319,7 @@ static const char *kmemleak_scan(void)
 
 	for (i = 0; i < 2; i++) {
 		sleep_ms(i ? 500 : 6000);
-		err = kmemleak_write("scan");
+		err = write_file(KMEMLEAK, "scan");
 		if (err)
 			return wrong("kmemleak: scan: %s", strerror(-err));
 	}
@@ -271,9 +355,8 @@ const char *cannot_report_leaks(void)
 {
 	int err;
 
-	if (!file_contains("/proc/mounts", " " DEBUGFS " debugfs "))
-		mount("none", DEBUGFS, "debugfs", 0, NULL);
-	err = kmemleak_write("scan=off");
+	mount_debugfs();
+	err = write_file(KMEMLEAK, "scan=off");
 	if (!err)
 		return NULL;
 	if (err != -ENOENT)
@@ -303,7 +386,7 @@ const char *leaks_start(struct leaks *leaks)
 	/* not ours, but somebody may want to know */
 	if (!why && kmemleak_read())
 		printf("# kmemleak: all that was lost before\n");
-	if (!why && kmemleak_write("clear"))
+	if (!why && write_file(KMEMLEAK, "clear"))
 		why = "kmemleak: clear";
 	return why;
 }
@@ -336,6 +419,115 @@ const char *leaks_check(struct leaks *leaks, unsigned long limit)
 	return NULL;
 }
 
+/* ---- allocations that fail ---- */
+
+const char *faults_open(int *fail_nth)
+{
+	int err;
+
+	mount_debugfs();
+	*fail_nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (*fail_nth < 0)
+		return wrong("no CONFIG_FAULT_INJECTION: fail-nth: %m");
+	err = write_file(FAILSLAB "/ignore-gfp-wait", "N");
+	if (!err)
+		err = write_file(FAILSLAB "/verbose", "0");
+	if (err)
+		return wrong("no CONFIG_FAILSLAB or no CONFIG_FAULT_INJECTION_DEBUG_FS: %s",
+			     strerror(-err));
+	return NULL;
+}
+
+const char *faults_start(int fail_nth, unsigned int nth)
+{
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%u", nth);
+
+	if (pwrite(fail_nth, text, len, 0) != len)
+		return wrong("fail-nth: %m");
+	return NULL;
+}
+
+unsigned int faults_end(int fail_nth)
+{
+	char text[16] = "";
+
+	if (pread(fail_nth, text, sizeof(text) - 1, 0) <= 0 ||
+	    pwrite(fail_nth, "0", 1, 0) != 1)
+		return MANY_ALLOCATIONS;
+	return strtoul(text, NULL, 10);
+}
+
+void faults_close(int *fail_nth)
+{
+	if (*fail_nth >= 0)
+		faults_end(*fail_nth);
+	close_fd(fail_nth);
+	write_file(FAILSLAB "/ignore-gfp-wait", "Y");
+	write_file(FAILSLAB "/verbose", "2");
+}
+
+/* ---- fences of sw_sync ---- */
+
+int timeline_open(void)
+{
+	int fd = open(SW_SYNC, O_RDWR | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int timeline_fence(int timeline, __u32 value)
+{
+	struct sw_sync_create_fence_data data = {
+		.value = value,
+		.name = "test",
+		.fence = UNTOUCHED,
+	};
+
+	return try_ioctl(timeline, SW_SYNC_IOC_CREATE_FENCE, &data) ?:
+	       data.fence;
+}
+
+int timeline_inc(int timeline, __u32 by)
+{
+	return try_ioctl(timeline, SW_SYNC_IOC_INC, &by);
+}
+
+int fence_status(int fd)
+{
+	struct sync_file_info info = {};
+
+	return try_ioctl(fd, SYNC_IOC_FILE_INFO, &info) ? INT_MIN : info.status;
+}
+
+/* ---- buffers ---- */
+
+const char *buffer_create(int fd, __u32 *handle)
+{
+	struct drm_mode_create_dumb dumb = {
+		.width = 64,
+		.height = 64,
+		.bpp = 32,
+	};
+	int err = try_ioctl(fd, DRM_IOCTL_MODE_CREATE_DUMB, &dumb);
+
+	*handle = dumb.handle;
+	return err ? wrong("CREATE_DUMB: %s", strerror(-err)) : NULL;
+}
+
+int buffer_export(int fd, __u32 handle, int *dmabuf)
+{
+	struct drm_prime_handle prime = {
+		.handle = handle,
+		.flags = DRM_CLOEXEC | DRM_RDWR,
+		.fd = UNTOUCHED,
+	};
+	int err = try_ioctl(fd, DRM_IOCTL_PRIME_HANDLE_TO_FD, &prime);
+
+	*dmabuf = prime.fd;
+	return err;
+}
+
 /* ---- a vkms instance ---- */
 
 static const char * const pipe_dirs[] = {
@@ -364,26 +556,19 @@ static const char *pipe_path(char *buf, const char *name, const char *format,
 	return instance_path(buf, name, sub);
 }
 
-static int instance_write(const char *name, const char *sub, const char *value)
+int instance_write(const char *name, const char *attr, const char *value)
 {
 	char path[PATH_MAX];
-	int fd, err = 0;
 
-	fd = open(instance_path(path, name, sub), O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, value, strlen(value)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
+	return write_file(instance_path(path, name, attr), value);
 }
 
-static int instance_disable(const char *name)
+int instance_disable(const char *name)
 {
 	return instance_write(name, "enabled", "0");
 }
 
-static int instance_remove(const char *name)
+int instance_remove(const char *name)
 {
 	unsigned int pipe, i;
 	char path[PATH_MAX];
@@ -450,8 +635,6 @@ static void __attribute__((destructor)) remove_leftovers_at_exit(void)
 /* Returns why there is no vkms in configfs, NULL if there is. */
 static const char *find_vkms(void)
 {
-	pid_t pid;
-
 	if (!access(VKMS, F_OK))
 		return NULL;
 
@@ -459,14 +642,7 @@ static const char *find_vkms(void)
 	if (!access(VKMS, F_OK))
 		return NULL;
 
-	pid = fork();
-	if (!pid) {
-		execlp("modprobe", "modprobe", "-q", "vkms",
-		       "create_default_dev=0", (char *)NULL);
-		_exit(127);
-	}
-	if (pid > 0)
-		waitpid(pid, NULL, 0);
+	modprobe("vkms", "create_default_dev=0");
 	if (!access(VKMS, F_OK))
 		return NULL;
 	if (access(CONFIGFS, F_OK))
@@ -498,47 +674,53 @@ static int pipe_create(const char *name, unsigned int pipe, bool writeback)
 	return instance_write(name, attr, "1");
 }
 
-static int instance_create(const struct display *d)
+int instance_configure(const char *name, unsigned int pipes, bool writeback)
 {
 	char path[PATH_MAX];
 	unsigned int i;
-	int err;
+	int err = 0;
 
-	if (mkdir(instance_path(path, d->name, ""), 0755))
+	if (mkdir(instance_path(path, name, ""), 0755))
 		return -errno;
-	for (i = 0; i < d->n_pipes; i++) {
-		err = pipe_create(d->name, i, d->writeback);
-		if (err)
-			return err;
-	}
-	return instance_write(d->name, "enabled", "1");
+	for (i = 0; !err && i < pipes; i++)
+		err = pipe_create(name, i, writeback);
+	return err;
 }
 
-/* The card whose parent device has the name of the instance. */
-static int open_card(const char *name)
+const char *card_node(const char *device)
 {
+	static __thread char node[32];
 	char path[PATH_MAX], target[PATH_MAX];
-	int i, fd, minor = -1;
 	const char *base;
 	ssize_t len;
+	int i;
 
-	for (i = 0; i < 64 && minor < 0; i++) {
+	/* by name: who opens a card of another device can become its master */
+	for (i = 0; i < 64; i++) {
 		snprintf(path, sizeof(path), "/sys/class/drm/card%d/device", i);
 		len = readlink(path, target, sizeof(target) - 1);
 		if (len < 0)
 			continue;
 		target[len] = '\0';
 		base = strrchr(target, '/');
-		if (!strcmp(base ? base + 1 : target, name))
-			minor = i;
+		if (strcmp(base ? base + 1 : target, device))
+			continue;
+		snprintf(node, sizeof(node), "/dev/dri/card%d", i);
+		return node;
 	}
-	if (minor < 0)
-		return -ENODEV;
+	return NULL;
+}
 
+int card_open(const char *device)
+{
+	const char *node = card_node(device);
+	int i, fd;
+
+	if (!node)
+		return -ENODEV;
 	/* without devtmpfs the node comes some time later */
-	snprintf(path, sizeof(path), "/dev/dri/card%d", minor);
 	for (i = 0; i < 200; i++) {
-		fd = open(path, O_RDWR | O_CLOEXEC);
+		fd = open(node, O_RDWR | O_CLOEXEC);
 		if (fd >= 0)
 			return fd;
 		if (errno != ENOENT)
@@ -548,7 +730,7 @@ static int open_card(const char *name)
 	return -errno;
 }
 
-static __u32 find_prop(int fd, __u32 object, __u32 type, const char *name)
+__u32 find_prop(int fd, __u32 object, __u32 type, const char *name)
 {
 	struct drm_mode_obj_get_properties all = {
 		.obj_id = object,
@@ -575,16 +757,7 @@ static __u32 find_prop(int fd, __u32 object, __u32 type, const char *name)
 	return 0;
 }
 
-/* An atomic request; the properties of one object have to be in a row. */
-struct request {
-	__u32 objects[16], counts[16], props[64];
-	__u64 values[64];
-	unsigned int n_objects, n_props;
-	bool incomplete;
-};
-
-static void request_add_id(struct request *req, __u32 object, __u32 prop,
-			   __u64 value)
+void request_add_id(struct request *req, __u32 object, __u32 prop, __u64 value)
 {
 	if (!req->n_objects || req->objects[req->n_objects - 1] != object)
 		req->objects[req->n_objects++] = object;
@@ -745,7 +918,6 @@ static void request_writeback(struct request *req, const struct display *d,
 		       (uintptr_t)fd);
 }
 
-/* A fence of the object @id that somebody asks for now. */
 void fence_init(struct fence *f, const char *type, __u32 id)
 {
 	memset(f, 0, sizeof(*f));
@@ -754,7 +926,7 @@ void fence_init(struct fence *f, const char *type, __u32 id)
 	f->fd = -1;
 }
 
-/* @writeback: with a writeback of the first frame, unless NULL; see below. */
+/* See display_start_writeback() for what becomes of the writeback. */
 const char *display_set_mode(struct display *d, unsigned int hz,
 			     struct fence *writeback)
 {
@@ -841,17 +1013,18 @@ static int display_create(struct display *d)
 	if (!d->n_pipes)
 		d->n_pipes = 1;
 	snprintf(d->name, sizeof(d->name), "%s%d", name_prefix(), getpid());
-	err = instance_create(d);
+	err = instance_configure(d->name, d->n_pipes, d->writeback);
+	if (!err)
+		err = instance_write(d->name, "enabled", "1");
 	if (err)
 		return err;
-	d->fd = open_card(d->name);
+	d->fd = card_open(d->name);
 	if (d->fd < 0)
 		return d->fd;
 	/* the first to open it is its master already, unless we were late */
 	return do_ioctl(d->fd, DRM_IOCTL_SET_MASTER, NULL) ? -errno : 0;
 }
 
-/* Makes the device and everything that is needed to set a mode. */
 const char *display_open(struct display *d)
 {
 	const struct pipe *pipe = &d->pipes[0];
@@ -909,7 +1082,6 @@ const char *display_start_writeback(struct display *d, unsigned int hz,
 	return why ?: display_set_mode(d, hz, writeback);
 }
 
-/* Makes the device and starts scanning out. */
 const char *display_start(struct display *d, unsigned int hz)
 {
 	return display_start_writeback(d, hz, NULL);
@@ -937,7 +1109,6 @@ const char *display_remove(struct display *d)
 	return err ? wrong("%s", strerror(-err)) : NULL;
 }
 
-/* Ends the device; its memory is free when this returns. */
 const char *display_destroy(struct display *d)
 {
 	const char *why;
@@ -949,7 +1120,6 @@ const char *display_destroy(struct display *d)
 	return why ?: display_remove(d);
 }
 
-/* Returns why there can be no test; what is made for the try is gone then. */
 const char *display_prepare(struct display *d, int *kmsg)
 {
 	const char *why;
@@ -984,10 +1154,7 @@ const char *display_prepare(struct display *d, int *kmsg)
 	return NULL;
 }
 
-/*
- * Commits page flips, without waiting for anything. @out and @writeback have an
- * entry for each pipe. Returns an errno.
- */
+/* @out and @writeback have an entry for each pipe. */
 int flip_try(struct display *d, const struct flip *flip, struct fence *out,
 	     struct fence *writeback)
 {
@@ -1049,7 +1216,6 @@ const char *flip_commit(struct display *d, const struct flip *flip,
 	return err ? wrong("flip: %s", strerror(-err)) : NULL;
 }
 
-/* Commits a page flip. The event tells when @f, left untouched, signaled. */
 const char *flip_start(struct display *d, struct fence *f)
 {
 	const struct flip flip = { .pipes = 1, .event = true };
@@ -1087,7 +1253,6 @@ const char *flip_wait(struct display *d, unsigned int events)
 
 #define MAX_INFO	8
 
-/* SYNC_IOC_FILE_INFO with room for @n fences, checked as far as one can. */
 const char *get_info(const struct fence *f, unsigned int n,
 		     struct sync_file_info *info,
 		     struct sync_fence_info *fence)
@@ -1139,7 +1304,6 @@ const char *get_info(const struct fence *f, unsigned int n,
 	return NULL;
 }
 
-/* What FILE_INFO has to say about a fence that signaled long ago. */
 const char *use_info(struct fence *f, unsigned int n)
 {
 	struct sync_fence_info fence;
@@ -1213,7 +1377,6 @@ const char *use_close(struct fence *f)
 	return err ? wrong("close: %m") : NULL;
 }
 
-/* @merged is @f and @other, if these are not the same. */
 const char *merge(const struct fence *f, const struct fence *other,
 		  struct fence *merged)
 {
@@ -1228,7 +1391,6 @@ const char *merge(const struct fence *f, const struct fence *other,
 	return NULL;
 }
 
-/* Waits for @f, but the file of @f will know nothing of that. */
 const char *wait_untouched(const struct fence *f)
 {
 	struct fence twin;
@@ -1307,7 +1469,6 @@ const char *use_close_unpolled(struct fence *f, struct fence *other)
 	return f->polled ? NULL : use_close(f);
 }
 
-/* Waits for all of them, at most @ms; returns how many have not signaled. */
 unsigned int still_pending(struct fence *fences, unsigned int n,
 			   unsigned int ms)
 {
@@ -1328,7 +1489,6 @@ unsigned int still_pending(struct fence *fences, unsigned int n,
 	return pending;
 }
 
-/* Everything that this process can do with a signaled fence, and the end. */
 const char *use_all(struct fence *f)
 {
 	const char *why = use_poll(f, NULL);
@@ -1494,18 +1654,14 @@ static void *reader_main(void *arg)
 {
 	unsigned int i, n, round = 0, newest = UINT_MAX;
 	struct reader *r = arg;
-	struct sched_param param = {};
 	const char *why = NULL;
 	int status = UNKNOWN, old;
-	bool signaled;
+	bool signaled, reading = false;
 	cpu_set_t cpus;
 
 	CPU_ZERO(&cpus);
 	CPU_SET(r->cpu, &cpus);
 	pthread_setaffinity_np(pthread_self(), sizeof(cpus), &cpus);
-	/* all the time that those who make and signal fences do not need */
-	if (r->all->polite)
-		pthread_setschedparam(pthread_self(), SCHED_IDLE, &param);
 
 	while (!why && !atomic_load(&r->all->stop)) {
 		n = atomic_load(&r->all->n_fences);
@@ -1520,6 +1676,9 @@ static void *reader_main(void *arg)
 			continue;
 		}
 		why = read_fence(r, newest, &status);
+		if (!reading)
+			atomic_fetch_add(&r->all->n_reading, 1);
+		reading = true;
 		if (!why && status) {
 			/* an old one, too: it has to be signaled */
 			i = round % n;
@@ -1536,8 +1695,10 @@ static void *reader_main(void *arg)
 const char *readers_start(struct readers *rs, struct fence *fences,
 			  unsigned int n_fences, bool polite)
 {
+	struct sched_param param = {};
 	cpu_set_t cpus;
 	int cpu = -1;
+	__u64 end;
 
 	memset(rs, 0, sizeof(*rs));
 	rs->fences = fences;
@@ -1563,20 +1724,32 @@ const char *readers_start(struct readers *rs, struct fence *fences,
 		r->cpu = cpu;
 		if (pthread_create(&r->thread, NULL, reader_main, r))
 			return wrong("pthread_create");
+		/* all the time that those who make and signal fences leave */
+		if (polite)
+			pthread_setschedparam(r->thread, SCHED_IDLE, &param);
 		rs->n++;
+	}
+	/* they are there when something happens to the fences */
+	end = now_ns() + 2 * WAIT_MS * NSEC_PER_MSEC;
+	while (n_fences && atomic_load(&rs->n_reading) < rs->n) {
+		if (now_ns() > end)
+			return "no power: a reader does not read";
+		sleep_ms(1);
 	}
 	return NULL;
 }
 
-/* @sum: of what the readers did. */
 const char *readers_stop(struct readers *rs, struct reader *sum)
 {
+	struct sched_param param = {};
 	const char *why = NULL;
 	struct timespec ts;
 	unsigned int i;
 
-	memset(sum, 0, sizeof(*sum));
 	atomic_store(&rs->stop, true);
+	/* on a busy machine there may be no time left, and they need some */
+	for (i = 0; i < rs->n; i++)
+		pthread_setschedparam(rs->reader[i].thread, SCHED_OTHER, &param);
 	clock_gettime(CLOCK_REALTIME, &ts);
 	ts.tv_sec += 2 * WAIT_MS / 1000;
 	for (i = 0; i < rs->n; i++) {
@@ -1596,4 +1769,10 @@ const char *readers_stop(struct readers *rs, struct reader *sum)
 		sum->gone_names += r->gone_names;
 	}
 	return why;
+}
+
+bool readers_have_power(const struct reader *sum)
+{
+	return sum->pending && sum->both_sides && sum->live_names &&
+	       sum->gone_names;
 }
