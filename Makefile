@@ -2,11 +2,12 @@
 # The front door. Everything is generated under build/; `make help` lists it all.
 
 MAKEFLAGS += --no-print-directory
-export BASE SERIES KSRC ARCH JOBS WRITEBACK_FENCE_ROUNDS KCSAN MINUTES SEED MUTANTS
+export BASE SERIES KSRC ARCH JOBS WRITEBACK_FENCE_ROUNDS KCSAN MINUTES SEED MUTANTS ROUNDS UPDATE
+export CHECKS PATCHES
 export SUBSET TO TRAILERS VERSION CHANGELOG COVER SEND CONFIRM
 
 .DEFAULT_GOAL := help
-.PHONY: help boot soak test kunit litmus sparse coccicheck mutants tree export mail mail-test backport clean
+.PHONY: help boot soak bench test kunit litmus sparse coccicheck mutants check tree export mail mail-test backport clean
 
 help: ## this list
 	@echo 'make TARGET [BASE=7.3] [KSRC=/path/to/kernel/git] [SERIES=none] [JOBS=n]'
@@ -17,9 +18,12 @@ help: ## this list
 	@echo '  JOBS=    parallel jobs (default: one per CPU)'
 	@echo '  KSRC=    your own kernel git instead; its HEAD is cloned, it is never written to'
 	@echo '  SUBSET=fixes,usb  mail, backport: only these parts, by the labels in patches/subsets'
+	@echo '  CHECKS="docs bisect"  check: only these, by the names in its table'
+	@echo '  PATCHES=12-20,31  check: only these of the patches that bisect builds'
 	@echo '  SERIES=none   boot, test, kunit: apply the tests without the fixes, to see the bugs'
 	@echo '  WRITEBACK_FENCE_ROUNDS=n   boot: devices that come and go in the selftest (default 100)'
 	@echo '  KCSAN=1  boot: look for data races instead of use after free'
+	@echo '  ROUNDS=n UPDATE=1  bench: boots of each kernel (default 5); copy the report to results/'
 	@echo '  SEED=n   soak: the seed of the first round (default: another one each time)'
 
 boot: ## boot the fixed kernel on arm64 in QEMU and run every check inside
@@ -32,6 +36,11 @@ soak: ## boot's and kunit's checks in a loop for MINUTES=n (default 10), arm64 a
 	@scripts/deps.sh source build $(if $(filter um,$(ARCH)),,arm64)
 	@scripts/tree.sh --keep
 	@scripts/soak.sh
+
+bench: ## what fences cost with the series, without it and on 6.12: instructions, ns, bytes
+	@scripts/deps.sh source build arm64
+	@scripts/tree.sh --keep
+	@scripts/bench.sh
 
 test: ## KUnit on UML (SMP, KASAN, lockdep) and the checks on the series
 	@scripts/deps.sh source build
@@ -64,6 +73,10 @@ mutants: ## break the series in one point at a time and see a test notice; MUTAN
 	@scripts/deps.sh source build coccinelle
 	@scripts/tree.sh --keep
 	@scripts/mutants.sh $(MUTANTS)
+
+check: ## what a maintainer looks at: where it applies, docs, recipients, and that every patch builds and passes
+	@scripts/deps.sh source build arm64 coccinelle docs
+	@scripts/check.sh
 
 tree: ## a git work tree in build/: the base, then one commit per patch
 	@scripts/deps.sh source

@@ -55,15 +55,6 @@ labelled() {
 	return $rc
 }
 
-# The kernel's own checkpatch. No Signed-off-by yet, and no git history to look
-# commit ids up in.
-checkpatch() {
-	cd "$tree"
-	# shellcheck disable=SC2046
-	./scripts/checkpatch.pl --strict --no-signoff --no-tree --root="$tree" --terse --show-types \
-		--ignore FILE_PATH_CHANGES,GIT_COMMIT_ID,UNKNOWN_COMMIT_ID $(list_patches)
-}
-
 if [ -z "$ksrc" ]; then
 	# tree.sh has applied them to KSRC, and skipped what it has already.
 	check "git am applies every patch" applies
@@ -72,7 +63,7 @@ check "every patch has a subset and no sign-off" labelled
 if [ -z "$ksrc" ]; then
 	check "in-tree files match the patches" "$top/scripts/export.sh" --check
 fi
-check "checkpatch --strict" checkpatch
+check "checkpatch --strict" "$top/scripts/checkpatch.sh"
 check "litmus tests with herd7" "$top/scripts/litmus.sh"
 "$top/scripts/debian.sh" tool sparse
 check "violations of the rules are reported" "$top/scripts/violations.sh"

@@ -40,6 +40,10 @@ else
 	tree=$build/$src_id
 fi
 
+# The KUnit suites of the series, and of what it touches.
+# shellcheck disable=SC2034
+kunit_suites=('dma-buf*' 'drm_fence' 'drm_managed' 'drm_validate*' 'drm_test_atomic*' 'drm_sched_basic*' 'drm_sched_lifetime*')
+
 # need_space MEGABYTES WHAT
 need_space() {
 	local have
@@ -47,21 +51,32 @@ need_space() {
 	[ "$have" -ge "$1" ] || die "$2 needs $1 MiB under build/, only ${have} MiB are free"
 }
 
-# quietly LOG WHAT COMMAND...: run a long step with its output in LOG and a
-# dot every ten seconds; on failure say where the log is and show its end.
-quietly() {
-	local log=$1 what=$2 pid rc=0 start=$SECONDS
-	shift 2
-	printf '== %s ' "$what"
+# with_dots LOG COMMAND...: a long step with its output in LOG and a dot every ten
+# seconds. In a process group of its own, so that ^C ends all of it.
+with_dots() {
+	local log=$1 pid rc=0 start=$SECONDS
+	shift
+	set -m
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
-	trap 'kill $pid 2>/dev/null || :; wait $pid 2>/dev/null || :; echo " interrupted; the same command goes on from here" >&2; exit 130' INT TERM
+	set +m
+	trap 'kill -- -$pid 2>/dev/null || :; wait $pid 2>/dev/null || :; echo " interrupted; the same command goes on from here" >&2; exit 130' INT TERM
 	while kill -0 $pid 2>/dev/null; do
 		sleep 1
 		if (( (SECONDS - start) % 10 == 9 )); then printf '.'; fi
 	done
 	wait $pid || rc=$?
 	trap - INT TERM
+	return $rc
+}
+
+# quietly LOG WHAT COMMAND...: the same, and says what is done. On failure it says where
+# the log is and shows its end.
+quietly() {
+	local log=$1 what=$2 rc=0 start=$SECONDS
+	shift 2
+	printf '== %s ' "$what"
+	with_dots "$log" "$@" || rc=$?
 	if [ $rc -ne 0 ]; then
 		echo ' FAILED'
 		tail -n 15 "$log" | sed 's/^/    /'

@@ -10,6 +10,7 @@ declare -A group=(
 	[arm64]="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-system-arm"
 	[x86_64]="qemu-system-x86"
 	[coccinelle]="coccinelle"
+	[docs]="python3-sphinx python3-yaml graphviz"
 	[mail]="git-email libmailtools-perl libauthen-sasl-perl"
 	[sink]="python3 python3-aiosmtpd"
 )

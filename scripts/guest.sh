@@ -59,22 +59,29 @@ guest_userspace() {
 	(cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$out/initramfs.cpio"
 }
 
-guest_build() {
-	local name want
+# The kernel alone. $guest_name is what messages and logs call it.
+guest_kernel() {
+	local want name=${guest_name:-$guest_suffix}
 	if [ "$guest_arch" = arm64 ]; then
 		command -v $qemu >/dev/null || die "$qemu is missing: apt-get install qemu-system-arm"
 		command -v ${cross}gcc >/dev/null || die "${cross}gcc is missing: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 	fi
 	[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
-	need_space 4000 "the $guest_arch kernel"
+	need_space 4000 "the $name kernel"
 	mkdir -p "$out"
-	quietly "$logs/boot-config-$guest_suffix.log" "configuring $guest_suffix" guest_configure
+	quietly "$logs/boot-config-$name.log" "configuring $name" guest_configure
 	# An option that Kconfig dropped without a word would make a check disappear.
 	while read -r want; do
 		grep -qxF "$want" "$out/.config" || die "configs/: '$want' did not make it into the configuration of this tree"
 	done < <(awk -F= '/^CONFIG_/ { last[$1] = $0 } /^# CONFIG_/ { delete last[$2] } END { for (o in last) print last[o] }' \
 		<(sed 's/^# \(CONFIG_[A-Z0-9_]*\) is not set/# CONFIG_=\1/' "$out/fragment.config"))
-	quietly "$logs/boot-build-$guest_suffix.log" "building the $guest_suffix kernel (6 minutes from cold on 2 cores)" kmake $image modules
+	quietly "$logs/boot-build-$name.log" "building the $name kernel (6 minutes from cold on 2 cores)" kmake $image modules
+}
+
+# The kernel, and an initramfs with the checks.
+guest_build() {
+	local name
+	guest_kernel
 
 	# Those that this tree has: an older series may have only the first.
 	programs=()

@@ -9,7 +9,7 @@
 arch=${ARCH:-um}
 out=$tree.kunit-$arch
 globs=("$@")
-[ ${#globs[@]} -gt 0 ] || globs=('dma-buf*' 'drm_fence' 'drm_managed' 'drm_validate*' 'drm_test_atomic*' 'drm_sched_basic*' 'drm_sched_lifetime*')
+[ ${#globs[@]} -gt 0 ] || globs=("${kunit_suites[@]}")
 
 config=$build/kunit-$arch.config
 case $arch in

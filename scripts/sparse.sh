@@ -1,44 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 # sparse.sh ARCH...: sparse and W=1 on every C file that the series touches and on
-# every issuer of fences, before and after. um has dma-buf and the DRM core, x86_64
-# the drivers, arm64 those that do not build for x86. The series may add no message,
-# and has none about dma_fence.
+# every issuer of fences, before and after. The series may add no message, and has none
+# about dma_fence. objects.sh says which architecture has what.
 . "$(dirname "$0")/common.sh"
 
 [ $# -gt 0 ] || die "usage: sparse.sh um|x86_64|arm64..."
 [ "$series" = all ] || die "sparse.sh compares the base with the series: not with SERIES=$series"
 [ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
 
-core='^drivers/(dma-buf|gpu/drm/[^/]*\.c|gpu/drm/tests|gpu/drm/scheduler)'
-arm='^drivers/gpu/drm/imagination/'
-
-files() {	# ARCH
-	{
-		git -C "$tree" diff --name-only base HEAD -- 'drivers/*.c'
-		git -C "$tree" grep -lE '\<dma_fence_init(64)?\(' HEAD -- 'drivers/*.c' | sed 's/^HEAD://'
-	} | grep -v '/i915/selftests/' | sort -u | case $1 in
-	um) grep -E "$core" ;;
-	arm64) grep -vE "$core" | grep -E "$arm" ;;
-	x86_64) grep -vE "$core" | grep -vE "$arm" ;;
-	esac
-}
-
-prepare() {	# ARCH SRC OUT
-	local arch=$1 src=$2 out=$3
-	mkdir -p "$out"
-	if [ "$arch" = um ]; then
-		make -C "$src" ARCH=um O="$out" KCONFIG_ALLCONFIG="$top/configs/kunit-uml.config" alldefconfig
-	else
-		make -C "$src" ARCH="$arch" O="$out" allmodconfig
-		# What needs tools that single objects do not.
-		"$src/scripts/config" --file "$out/.config" -d WERROR -d MODULE_SIG -d RUST -d GCC_PLUGINS \
-			-d DEBUG_INFO_BTF -d DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT -e DEBUG_INFO_NONE
-		make -C "$src" ARCH="$arch" O="$out" olddefconfig
-	fi
-	make -C "$src" ARCH="$arch" O="$out" -j"$jobs" prepare
-	touch "$out/.prepared"
-}
+. "$top/scripts/objects.sh"
 
 # One line a message, with the types that sparse puts on lines of their own.
 join_messages() {
@@ -50,11 +21,11 @@ join_messages() {
 		END { flush() }'
 }
 
-messages() {	# ARCH SRC LOG: into LOG, without line numbers
+sparse_messages() {	# ARCH SRC LOG: into LOG, without line numbers
 	local arch=$1 src=$2 log=$3 out=$2.sparse-$1 raw=$3.raw list=() file
-	[ -f "$out/.prepared" ] || prepare "$arch" "$src" "$out" >"$log.prepare" 2>&1 ||
+	[ -f "$out/.prepared" ] || object_prepare "$arch" "$src" "$out" >"$log.prepare" 2>&1 ||
 		{ tail -n 20 "$log.prepare"; return 1; }
-	for file in $(files "$arch"); do
+	for file in $(object_files "$arch"); do
 		[ ! -f "$src/$file" ] || list+=("${file%.c}.o")
 	done
 	[ ${#list[@]} -gt 0 ] || { echo "nothing to check for $arch"; return 1; }
@@ -70,14 +41,13 @@ messages() {	# ARCH SRC LOG: into LOG, without line numbers
 rc=0
 for arch; do
 	case $arch in
-	um|x86_64) cross= ;;
-	arm64) cross=aarch64-linux-gnu- ;;
+	um|x86_64|arm64) ;;
 	*) die "sparse.sh: use um, x86_64 or arm64, not '$arch'" ;;
 	esac
-	[ "$arch" != "$(uname -m | sed 's/aarch64/arm64/')" ] || cross=
-	export CROSS_COMPILE=$cross
+	CROSS_COMPILE=$(cross_compile "$arch")
+	export CROSS_COMPILE
 	log=$logs/sparse-$arch
-	messages "$arch" "$base_tree" "$log.base" && messages "$arch" "$tree" "$log.series" || { rc=1; continue; }
+	sparse_messages "$arch" "$base_tree" "$log.base" && sparse_messages "$arch" "$tree" "$log.series" || { rc=1; continue; }
 	new=$(comm -13 <(sort -u "$log.base") <(sort -u "$log.series"))
 	[ -z "$new" ] || { echo "new with the series:"; echo "$new"; rc=1; }
 	! grep dma_fence "$log.series" || { echo "these are about dma_fence"; rc=1; }

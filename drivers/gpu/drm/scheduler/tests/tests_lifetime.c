@@ -9,6 +9,7 @@
 
 #include <linux/completion.h>
 #include <linux/delay.h>
+#include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/slab.h>
 
@@ -221,6 +222,17 @@ static int lifetime_race_reader(void *arg)
 	return 0;
 }
 
+/* The second of two reads began when the fence was there already. */
+static void lifetime_let_read(struct lifetime_race *race)
+{
+	int reads = atomic_read(&race->reads);
+	unsigned long timeout = jiffies + HZ / 5;
+
+	while (atomic_read(&race->reads) - reads < 2 &&
+	       time_before(jiffies, timeout))
+		cond_resched();
+}
+
 static void lifetime_stop(void *task)
 {
 	kthread_stop(task);
@@ -251,7 +263,10 @@ static void drm_sched_lifetime_race(struct kunit *test)
 		fence = dma_fence_get(&l.job->base.s_fence->finished);
 		rcu_assign_pointer(race->fence, fence);
 		dma_fence_put(old);
-		udelay(i % 64);
+		if (i % 4)
+			udelay(i % 64);
+		else
+			lifetime_let_read(race);
 
 		drm_mock_sched_advance(l.sched, 1);
 		KUNIT_EXPECT_TRUE(test,

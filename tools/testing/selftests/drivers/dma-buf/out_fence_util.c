@@ -1005,7 +1005,7 @@ static int set_client_cap(int fd, __u64 capability)
 }
 
 /* Makes the device, opens it and becomes its master. */
-static int display_create(struct display *d)
+int display_create(struct display *d)
 {
 	int err;
 

@@ -28,7 +28,7 @@
 #define POWER_MS	60000	/* more for a race that has not shown anything */
 #define MAX_LATE	50u	/* tries, where the machine is slower than a frame */
 #define MAX_READERS	64
-#define MAX_PIPES	4
+#define MAX_PIPES	16
 
 #define CLEANUP_MS	20	/* vkms wants them after each writeback */
 
@@ -249,6 +249,8 @@ const char *display_start(struct display *d, unsigned int hz);
 /* The same with a writeback of the first frame. */
 const char *display_start_writeback(struct display *d, unsigned int hz,
 				    struct fence *writeback);
+/* Makes the device and opens its node; returns 0 or -errno. */
+int display_create(struct display *d);
 /* Makes the device and everything that is needed to set a mode. */
 const char *display_open(struct display *d);
 /* Starts scanning out, with a writeback of the first frame unless NULL. */

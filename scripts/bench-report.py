@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""bench-report.py DIR TITLE: DIR/figures to DIR/report.md and DIR/report.svg.
+
+A line of figures is "INSTRUMENT KERNEL OPERATION KIND VALUE"; of several values the
+median counts. Prints what became of the goals. Fails if one is missed that is about
+instructions, bytes or grace periods: nanoseconds depend on the machine.
+"""
+import math
+import statistics
+import sys
+
+KINDS = ("external", "external-release", "inline", "inline-release")
+KERNELS = {"lts": "6.12", "base": "base", "series": "series"}
+# Little but tests of the signaled flag: an acquire in the series, a load in the base.
+ACQUIRE = ("test-flag-", "is-signaled-", "timestamp-", "names-")
+
+values, rows = {}, []
+
+
+def read(path):
+    for line in open(path, encoding="ascii"):
+        instrument, kernel, op, kind, value = line.split()
+        values.setdefault((instrument, kernel, op, kind), []).append(int(value))
+        if (op, kind) not in rows:
+            rows.append((op, kind))
+    first = list(dict.fromkeys(op for op, _ in rows))
+    rows.sort(key=lambda row: first.index(row[0]))
+
+
+def get(instrument, kernel, op, kind):
+    """What one operation costs, without the loop around it; None if it is not there."""
+    found = values.get((instrument, kernel, op, kind))
+    if not found:
+        return None
+    empty = values.get((instrument, kernel, "nothing", kind))
+    if not empty or op.startswith(("nothing", "2cpu-", "array-", "chain-")):
+        return statistics.median(found)
+    return statistics.median(found) - statistics.median(empty)
+
+
+def ratio(instrument, other, op, kind):
+    a, b = get(instrument, "series", op, kind), get(instrument, other, op, kind)
+    return None if a is None or not b or b < 0 else a / b
+
+
+def show(value, form="%.1f", unit=1):
+    return "" if value is None else form % (value / unit)
+
+
+def table(columns, wanted, unit=1000, form="%.1f"):
+    """columns: instrument, what it counts, kernels that the series is compared with."""
+    head = ["operation", "fence"]
+    for _, what, others in columns:
+        head += [f"{what}: {KERNELS[k]}" for k in others] + ["series"]
+        head += [f"/ {KERNELS[k]}" for k in others]
+    lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2)]
+    for op, kind in rows:
+        if not wanted(op, kind):
+            continue
+        line = [op, kind]
+        for instrument, _, others in columns:
+            line += [show(get(instrument, k, op, kind), form, unit) for k in (*others, "series")]
+            line += [show(ratio(instrument, k, op, kind), "%.2f") for k in others]
+        lines.append(line)
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines) + "\n"
+
+
+goals, failed = [], False
+
+
+def goal(text, met, counts=True):
+    global failed
+    goals.append(f"goal {'met' if met else 'missed'}: {text}")
+    failed = failed or (counts and not met)
+
+
+def worst(instrument, op, kinds=KINDS):
+    found = [(r, k) for k in kinds if (r := ratio(instrument, "base", op, k)) is not None]
+    return max(found, default=(math.inf, "not measured"))
+
+
+def set_goals():
+    apart = [f"{op} ({kind})" for (instrument, _, op, kind), found in values.items()
+             if instrument == "count" and kind != "vkms" and max(found) > 1.005 * min(found) + 100]
+    goal("the counts of instructions agree" + (": not for " + ", ".join(apart) if apart else ""), not apart)
+    over = []
+    for op in dict.fromkeys(op for op, kind in rows if kind != "vkms"):
+        r, kind = worst("count", op, {kind for name, kind in rows if name == op})
+        if op != "nothing" and not op.startswith(ACQUIRE) and 1.02 < r < math.inf:
+            over.append(f"{op} {r:.2f}")
+    goal("nothing takes more than 1.02 times the instructions, but for an acquire"
+         + (": " + ", ".join(over) if over else ""), not over)
+    for op, limit in (("signal", 1), ("get-status-signaled", 0.5), ("wait-signaled", 0.5)):
+        r, kind = worst("count", op)
+        goal(f"{op} takes at most {limit:.2f} times the instructions: {r:.2f} ({kind})", r <= limit)
+    for op in ("2cpu-get-status-signaled", "2cpu-wait-signaled"):
+        r, kind = worst("um-smp", op, ("external",))
+        goal(f"{op} has at least 5 times the throughput: {1 / r:.1f} ({kind})", r <= 0.2, False)
+    one, many, before = (get("waits", *key, "vkms") for key in
+                         (("series", "unbind-1"), ("series", "unbind-16"), ("base", "unbind-16")))
+    if None in (one, many, before):
+        goal("the waits of an unbind were not counted", False)
+    else:
+        goal(f"an unbind waits for one grace period more, however many CRTCs: {one:.0f} with 1, "
+             f"{many:.0f} with 16, and {before:.0f} without the series", one == many <= before + 1)
+    r = ratio("bytes", "base", "dma_fence", "-")
+    goal(f"struct dma_fence has no more bytes: {get('bytes', 'series', 'dma_fence', '-'):.0f}", r is not None and r <= 1)
+
+
+CSS = """
+text { font: 12px sans-serif; fill: #24292f } .small { font-size: 11px } .grid { stroke: #d0d7de }
+.one { stroke: #57606a; stroke-width: 1.5 } circle { stroke-width: 2 }
+.external { stroke: #b35900; fill: #b35900 } .inline { stroke: #0b6bcb; fill: #0b6bcb } .other { stroke: #57606a; fill: #57606a }
+.release { fill: none } .bg { fill: #ffffff }
+@media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .grid { stroke: #30363d } .one, .other { stroke: #9ea7b3 }
+.other { fill: #9ea7b3 } .external { stroke: #f0883e; fill: #f0883e } .inline { stroke: #58a6ff; fill: #58a6ff } .release { fill: none } .bg { fill: #0d1117 } }
+"""
+
+
+def plot(path, title):
+    left, width, top, step = 200, 420, 64, 18
+    shown = {}
+    for op, kind in rows:
+        instrument = "um-smp" if op.startswith("2cpu-") else "count"
+        r = ratio(instrument, "base", op, kind)
+        if op != "nothing" and kind != "vkms" and r:
+            shown.setdefault((op, instrument), []).append((kind, r))
+    ratios = [r for dots in shown.values() for _, r in dots]
+    low, high = math.log(min(ratios) / 1.1), math.log(max(*ratios, 2) * 1.1)
+
+    def x(r):
+        return round(left + width * (math.log(r) - low) / (high - low), 1)
+
+    height = top + step * len(shown) + 30
+    svg = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 20} {height}" role="img">',
+           f"<title>{title}</title><style>{CSS}</style>",
+           f'<rect class="bg" width="100%" height="100%"/><text x="12" y="20">{title}</text>']
+    at = 12
+    for kind in (*KINDS, "other"):
+        text = kind.replace("-", " lock, ") if "-" in kind else kind if kind == "other" else f"{kind} lock"
+        svg.append(f'<circle class="{kind.replace("-", " ")}" cx="{at + 4}" cy="36" r="4"/>'
+                   f'<text class="small" x="{at + 13}" y="40">{text}</text>')
+        at += 30 + 6 * len(text)
+    for r in (0.05, 0.1, 0.2, 0.5, 1, 2, 5):
+        if low <= math.log(r) <= high:
+            svg.append(f'<line class="{"one" if r == 1 else "grid"}" x1="{x(r)}" x2="{x(r)}" y1="{top - 10}" y2="{height - 24}"/>'
+                       f'<text class="small" text-anchor="middle" x="{x(r)}" y="{height - 8}">{r:g}</text>')
+    for n, ((op, instrument), dots) in enumerate(shown.items()):
+        y = top + step * n
+        unit = " (ns)" if instrument == "um-smp" else ""
+        svg.append(f'<text class="small" text-anchor="end" x="{left - 8}" y="{y + 4}">{op}{unit}</text>')
+        for kind, r in dots:
+            css = kind.replace("-", " ") if kind in KINDS else "other"
+            svg.append(f'<circle class="{css}" cx="{x(r)}" cy="{y}" r="4"><title>{kind} {r:.2f}</title></circle>')
+    with open(path, "w", encoding="ascii") as out:
+        out.write("\n".join(svg) + "\n</svg>\n")
+
+
+def code(directory, arch, function):
+    """The same function of the three kernels side by side."""
+    columns = []
+    for kernel in KERNELS:
+        lines = open(f"{directory}/{arch}-{kernel}-{function}.txt", encoding="ascii").read().expandtabs(8).splitlines()
+        columns.append([KERNELS[kernel] + f": {len(lines)} instructions"] + lines)
+    width = max(len(line) for column in columns for line in column) + 2
+    text = f"`{function}()`, {arch}:\n\n```\n"
+    for n in range(max(map(len, columns))):
+        text += "".join((c[n] if n < len(c) else "").ljust(width) for c in columns).rstrip() + "\n"
+    return text + "```\n\n"
+
+
+def main(directory, title):
+    read(f"{directory}/figures")
+    set_goals()
+    plot(f"{directory}/report.svg", "Series / base: instructions on arm64")
+    with open(f"{directory}/report.md", "w", encoding="ascii") as out:
+        out.write(title + "\n")
+        out.write("## Goals\n\n" + "".join(f"- {g}\n" for g in goals) + "\n")
+        out.write("## One CPU\n\n" + table(
+            (("count", "instructions", ("lts", "base")), ("um", "ns", ("lts", "base"))),
+            lambda op, kind: kind not in ("-", "text", "vkms") and not op.startswith("2cpu-")))
+        out.write("## Two CPUs, the same fence, ns per operation of both\n\n" + table(
+            (("um-smp", "UML", ("base",)), ("arm64", "arm64", ("lts", "base"))), lambda op, kind: op.startswith("2cpu-")))
+        out.write("## Unbind of a vkms device\n\n" + table(
+            (("waits", "waits", ("base",)), ("periods", "grace periods", ("base",))), lambda op, kind: kind == "vkms", 1, "%.0f"))
+        out.write(table((("arm64", "ms", ("base",)), ("count", "ms of virtual time", ("base",))), lambda op, kind: kind == "vkms", 1e9))
+        out.write("## Bytes\n\n" + table((("bytes", "bytes", ("lts", "base")),), lambda op, kind: kind in ("-", "text"), 1, "%.0f"))
+        out.write("## Code\n\n")
+        for function in ("run_test_flag", "run_is_signaled"):
+            for arch in ("arm64", "um"):
+                out.write(code(directory, arch, function))
+    print("\n".join(goals))
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,160 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# bench.sh: what operations on fences cost with the series, without it, and on Linux
+# 6.12. Boots the three kernels in turn, ROUNDS times with a clock and twice with QEMU
+# counting instructions, and writes build/bench/report.md and .svg. UPDATE=1 copies
+# both to results/. Fails if a goal is missed that does not depend on the machine.
+. "$(dirname "$0")/common.sh"
+
+rounds=${ROUNDS:-5}
+[[ $rounds =~ ^[1-9][0-9]*$ ]] || die "ROUNDS=$rounds: give a number of rounds"
+case ${UPDATE:-0} in 0|1) ;; *) die "UPDATE=$UPDATE: use 0 or 1" ;; esac
+[ "$series" = all ] || die "bench.sh compares the series with its base: leave SERIES out"
+[ "$base" != 6.12 ] || die "bench.sh compares with 6.12 anyway: leave BASE out"
+
+lts=6.12
+results=$build/bench
+dma_buf=drivers/dma-buf
+bench=st-dma-fence-bench
+declare -A trees=([series]=$tree [base]=$tree-unpatched [lts]=$build/linux-$lts-bench)
+[ -f "$tree/$dma_buf/$bench.c" ] || die "$dma_buf/$bench.c is not in ${tree#"$top"/}"
+
+# What is the same as before keeps its time, so that nothing is built again.
+refresh() {
+	cat >"$1.new"
+	if cmp -s "$1.new" "$1"; then rm "$1.new"; else mv "$1.new" "$1"; fi
+}
+
+# The benchmark on Linux 6.12: without the kinds of fence that it does not have.
+lts_tree() {
+	local dir=${trees[lts]} home=$build/linux-$lts.base
+	BASE=$lts KSRC='' "$top/scripts/tree.sh" --base
+	if [ ! -f "$dir/$dma_buf/Makefile" ]; then
+		need_space 2000 "a work tree of Linux $lts"
+		rm -rf "$dir"
+		git -C "$home" worktree prune
+		quietly "$logs/worktree.log" "checking out Linux $lts" git -C "$home" worktree add -q --detach "$dir" base
+	fi
+	sed '/\.inline_lock = true/d' "$tree/$dma_buf/$bench.c" | refresh "$dir/$dma_buf/$bench.c"
+	refresh "$dir/$dma_buf/$bench.h" <"$top/scripts/bench-$lts.h"
+	{
+		git -C "$home" show base:$dma_buf/Makefile
+		echo "obj-\$(CONFIG_DMABUF_KUNIT_BENCH) += $bench.o"
+		echo "CFLAGS_$bench.o := -include \$(src)/$bench.h"
+	} | refresh "$dir/$dma_buf/Makefile"
+	{
+		git -C "$home" show base:$dma_buf/Kconfig
+		printf '\nconfig DMABUF_KUNIT_BENCH\n\ttristate "KUnit benchmark"\n\tdepends on KUNIT\n\tselect DMA_SHARED_BUFFER\n'
+	} | refresh "$dir/$dma_buf/Kconfig"
+}
+
+# use KERNEL ARCH [CONFIG...]: what guest.sh calls $out and so on is of that kernel.
+use() {
+	local kernel=$1
+	guest_arch=$2
+	shift 2
+	guest_config=("bench-$guest_arch.config" "${@/%/.config}")
+	guest_suffix=bench-$guest_arch
+	[[ " $* " != *' bench-smp '* ]] || guest_suffix=$guest_suffix-smp
+	guest_name=$guest_suffix-$kernel
+	tree=${trees[$kernel]}
+	. "$top/scripts/guest.sh"
+}
+
+arm64() { if [ "$1" = lts ]; then use "$1" arm64 bench-lts; else use "$1" arm64 bench-vkms; fi; }
+um() { use "$1" um; }
+um-smp() { use "$1" um bench-smp; }
+
+# boot LOG INSTRUMENT: takes the place of the shell.
+boot() {
+	local log=$1 args="panic=-1 kunit.enable=1 kunit.autorun=1 kunit.filter_glob=dma-buf-fence-bench"
+	case $2 in
+	um*)
+		# shellcheck disable=SC2086
+		exec timeout -k 5 600 "$out/linux" mem=512M seccomp=on ncpus=2 console=tty $args kunit_shutdown=poweroff \
+			>"$log" 2>&1 </dev/null ;;
+	# Time is what the CPU has executed, and it passes at once while the CPU sleeps.
+	count)	set -- -smp 1 -accel tcg,thread=single -icount shift=0,sleep=off ;;
+	*)	set -- -smp 2 -accel tcg,thread=multi ;;
+	esac
+	exec timeout -k 5 1200 $qemu -machine virt -cpu max -m 1G "$@" -display none -monitor none -nic none \
+		-serial "file:$log" -no-reboot -kernel "$out/arch/arm64/boot/Image" -initrd "$initramfs" \
+		-append "console=ttyAMA0 $args vkms.create_default_dev=0 selftest=fence_bench selftest_timeout=900"
+}
+
+# measure INSTRUMENT CONFIGURATION ROUNDS KERNEL...
+measure() {
+	local instrument=$1 config=$2 n=$3 round kernel log want
+	shift 3
+	for ((round = 1; round <= n; round++)); do
+		for kernel; do
+			$config "$kernel"
+			log=$results/$instrument-$kernel-$round.log
+			quietly "$log.boot" "$instrument, round $round of $n: $kernel" boot "$log" "$instrument" ||
+				die "the guest did not get to its end; its console is ${log#"$top"/}"
+			# Linux 6.12 has no vkms that could be unbound, and says SKIP.
+			case $instrument-$kernel in um*) want='bench op=' ;; *-lts) want='selftest exit=4' ;; *) want='selftest exit=0' ;; esac
+			! grep -aqE '^ *(\[[ 0-9.]*\] *)?not ok |Kernel panic' "$log" && grep -aq "$want" "$log" ||
+				die "the benchmark failed on $kernel; see ${log#"$top"/}"
+		done
+	done
+}
+
+"$top/scripts/tree.sh" --keep
+SERIES=none "$top/scripts/tree.sh" --keep
+lts_tree
+
+for kernel in series base lts; do arm64 $kernel; guest_kernel; done
+for kernel in series base lts; do um $kernel; guest_kernel; done
+for kernel in series base; do um-smp $kernel; guest_kernel; done
+# The same program for all, so that what it costs itself is the same.
+arm64 series
+programs=(fence_bench)
+quietly "$logs/boot-userspace-bench.log" "building fence_bench" guest_userspace
+initramfs=$out/initramfs.cpio
+
+rm -rf "$results"
+mkdir -p "$results"
+measure count arm64 2 series base lts
+measure arm64 arm64 "$rounds" series base lts
+measure um um "$rounds" series base lts
+measure um-smp um-smp "$rounds" series base
+
+# Each line that says something, once; the console has some twice.
+for log in "$results"/*.log; do
+	name=$(basename "$log" .log)
+	name=${name%-*}
+	tr -d '\r' <"$log" | awk -v instrument="${name%-*}" -v kernel="${name##*-}" '
+		!match($0, /bench (op|bytes)[ =].*/) { next }
+		{ n = split(substr($0, RSTART), word, /[ =]/) }
+		seen[word[2], word[3], word[5]]++ { next }
+		word[2] == "bytes" && instrument == "count" { print "bytes", kernel, word[3], "-", word[4] }
+		word[2] == "op" { print instrument, kernel, word[3], word[5], word[7] }
+		word[8] == "gp" && instrument == "count" { print "periods", kernel, word[3], word[5], word[9] }
+		word[10] == "waits" && instrument == "count" { print "waits", kernel, word[3], word[5], word[11] }'
+done >"$results/figures"
+
+# Code: the size of dma-fence.o, and what the check became that is inlined everywhere.
+for arch in arm64 um; do
+	for kernel in series base lts; do
+		$arch $kernel
+		${cross}size -A "$out/$dma_buf/dma-fence.o" | awk -v a=$arch -v k=$kernel \
+			'$1 ~ /^\.text/ { n += $2 } END { print "bytes", k, "dma-fence.o-" a, "text", n }' >>"$results/figures"
+		for f in run_test_flag run_is_signaled; do
+			${cross}objdump -d --no-show-raw-insn --disassemble=$f "$out/$dma_buf/$bench.o" |
+				sed -n 's/^ *[0-9a-f]*:\t//p' >"$results/$arch-$kernel-$f.txt"
+		done
+	done
+done
+
+title="# Benchmark of dma_fence
+
+$(cat "$base_tree/.git/imported") with the series and without it, and $(cat "$build/linux-$lts.base/.git/imported"),
+by \`make bench ROUNDS=$rounds\` with gcc $(gcc -dumpfullversion) and QEMU $($qemu --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')
+on $(nproc) CPUs, load $(cut -d' ' -f1 /proc/loadavg).
+"
+rc=0
+"$top/scripts/bench-report.py" "$results" "$title" || rc=$?
+say "the tables are in ${results#"$top"/}/report.md, the plot in report.svg"
+[ "${UPDATE:-0}" = 0 ] || { mkdir -p "$top/results"; cp "$results/report.md" "$top/results/bench.md"; cp "$results/report.svg" "$top/results/bench.svg"; }
+exit $rc

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# check.sh: what a maintainer would look at before applying the series, from quick to
+# slow, with a table at the end. Fails if a check does; it goes on to the next one.
+#   CHECKS="docs bisect"   only these, by their names in the table
+#   PATCHES=12-20,31       bisect: only these
+#   KSRC=DIR               on your own tree
+# What makes a check fail is said at the top of the script that it calls.
+. "$(dirname "$0")/common.sh"
+
+all="applies recipients checkpatch kernel-doc docs litmus sparse-um sparse-x86_64 sparse-arm64 coccicheck bisect"
+checks=${CHECKS:-$all}
+checks=${checks//,/ }
+for c in $checks; do
+	[[ " $all " == *" $c "* ]] || die "CHECKS: there is no check '$c'; use some of: $all"
+done
+[ -n "${checks// /}" ] || die "CHECKS='${CHECKS:-}' names no check; use some of: $all"
+[[ ${PATCHES:-1} =~ ^[0-9]+(-[0-9]+)?([,\ ][0-9]+(-[0-9]+)?)*$ ]] ||
+	die "PATCHES=$PATCHES: give numbers and ranges of them, such as 12-20,31"
+[ "$series" = all ] || die "check works on the series, not with SERIES=$series"
+[ ! -d "$tree" ] || "$top/scripts/bisect.sh" --list >"$logs/check-list.log"
+wanted() { [[ " $checks " == *" $1 "* ]]; }
+
+# check NAME WHAT NEXT COMMAND...: the last line of what it prints goes into the table.
+rows=() passed=0 failed=0
+check() {
+	local name=$1 what=$2 next=$3 log=$logs/check-$1.log start=$SECONDS rc=0 word=ok
+	shift 3
+	wanted "$name" || return 0
+	case $name in
+	applies|bisect)	# These have progress of their own, or a table.
+		say "$what"
+		"$@" 2>&1 </dev/null | tee "$log" || rc=$? ;;
+	*)	quietly "$log" "$what" "$@" || rc=$? ;;
+	esac
+	passed=$((passed + 1))
+	if [ $rc -ne 0 ]; then
+		passed=$((passed - 1))
+		failed=$((failed + 1))
+		word=FAILED
+		echo "    next: $next"
+	fi
+	rows+=("$(printf '%-8s %-14s %-66.66s %6s s' $word "$name" "$(tail -n 1 "$log")" $((SECONDS - start)))")
+	[ $rc -eq 0 ] || rows+=("         log: ${log#"$top"/}")
+}
+finish() {
+	echo
+	printf '%s\n' "${rows[@]}"
+	echo "$passed passed, $failed failed"
+	[ $failed -eq 0 ] || exit 1
+	exit 0
+}
+
+# Who has to get each patch, as MAINTAINERS of the base says: somebody who maintains
+# it, and a list besides the one that gets everything.
+recipients() {
+	local p rc=0
+	cd "$base_tree"
+	list_patches | xargs -P "$jobs" -I {} sh -c './scripts/get_maintainer.pl --no-git --no-git-fallback --no-fixes "$1" >"$2/$(basename "$1" .patch)"' sh {} "$1" || return 1
+	for p in "$1"/*; do
+		grep -qE '\((maintainer|supporter|odd fixer)[:)]' "$p" || { echo "no maintainer: $(basename "$p")"; rc=1; }
+		grep -E ' \(.*list[:)]' "$p" | grep -qv '^linux-kernel@' || { echo "no list: $(basename "$p")"; rc=1; }
+	done
+	echo "$(find "$1" -type f | wc -l) patches, $(cat "$1"/* | cut -d'(' -f1 | sort -u | wc -l) addresses"
+	return $rc
+}
+
+check applies "git am of the series on Debian's 7.2.x and 7.3.x${ksrc:+, and KSRC}" \
+	"rebase the patches that are named: 'make tree' and README, 'Change a patch'" "$top/scripts/applies.sh"
+
+# All others need the work tree. If there is none it is of no use to go on.
+if ! "$top/scripts/tree.sh" --keep; then
+	failed=$((failed + 1))
+	rows+=("FAILED   work tree      the series does not apply, see above; other checks did not run")
+	finish
+fi
+mend="mend it in ${tree#"$top"/} ('git rebase -i base'), 'make export', and run"
+"$top/scripts/bisect.sh" --list >"$logs/check-list.log"
+
+tmp=$(mktemp -d "$build/recipients.XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
+check recipients "get_maintainer.pl on every patch (half a minute)" \
+	"see which file nobody maintains: ./scripts/get_maintainer.pl PATCH in ${base_tree#"$top"/}" recipients "$tmp"
+check checkpatch "checkpatch --strict" "$mend 'make check CHECKS=checkpatch'" "$top/scripts/checkpatch.sh"
+check kernel-doc "kernel-doc -Wall on every file that the series touches" \
+	"$mend 'make check CHECKS=kernel-doc'" "$top/scripts/docs.sh" kernel-doc
+check docs "htmldocs of the documents that the series touches (2 minutes)" \
+	"$mend 'make check CHECKS=docs'; all messages are in build/logs/docs-html.series" "$top/scripts/docs.sh" html
+check litmus "litmus tests with herd7" "'make litmus' shows each test" "$top/scripts/litmus.sh"
+if wanted sparse-um || wanted sparse-x86_64 || wanted sparse-arm64; then "$top/scripts/debian.sh" tool sparse; fi
+for arch in um x86_64 arm64; do
+	if [ $arch = x86_64 ] && [ "$(uname -m)" != x86_64 ]; then continue; fi
+	check sparse-$arch "sparse and W=1 for $arch" \
+		"$mend 'make check CHECKS=sparse-$arch'; all messages are in build/logs/sparse-$arch.series.raw" "$top/scripts/sparse.sh" $arch
+done
+check coccicheck "the semantic patch, on base and series (6 minutes on 2 cores)" "'make coccicheck' shows the reports" "$top/scripts/coccicheck.sh"
+check bisect "every patch builds, without a new message, and passes its tests" \
+	"$mend 'make check CHECKS=bisect PATCHES=N'; what was ok is kept" "$top/scripts/bisect.sh"
+finish
