@@ -142,7 +142,7 @@ def plot(path, title):
         svg.append(f'<circle class="{kind.replace("-", " ")}" cx="{at + 4}" cy="36" r="4"/>'
                    f'<text class="small" x="{at + 13}" y="40">{text}</text>')
         at += 30 + 6 * len(text)
-    for r in (0.05, 0.1, 0.2, 0.5, 1, 2, 5):
+    for r in (0.002, 0.01, 0.05, 0.2, 0.5, 1, 2, 4):
         if low <= math.log(r) <= high:
             svg.append(f'<line class="{"one" if r == 1 else "grid"}" x1="{x(r)}" x2="{x(r)}" y1="{top - 10}" y2="{height - 24}"/>'
                        f'<text class="small" text-anchor="middle" x="{x(r)}" y="{height - 8}">{r:g}</text>')
@@ -173,7 +173,7 @@ def code(directory, arch, function):
 def main(directory, title):
     read(f"{directory}/figures")
     set_goals()
-    plot(f"{directory}/report.svg", "Series / base: instructions on arm64")
+    plot(f"{directory}/report.svg", "Series by base: instructions on arm64, two CPUs: ns on UML")
     with open(f"{directory}/report.md", "w", encoding="ascii") as out:
         out.write(title + "\n")
         out.write("## Goals\n\n" + "".join(f"- {g}\n" for g in goals) + "\n")
