@@ -8,6 +8,9 @@
 . "$(dirname "$0")/common.sh"
 . "$top/scripts/objects.sh"
 
+# The Makefile exports it empty, which the kernel's does not take.
+unset ARCH
+
 [ "$series" = all ] || die "docs.sh compares the base with the series: not with SERIES=$series"
 [ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
 case ${1:-} in kernel-doc|html) ;; *) die "usage: docs.sh kernel-doc|html" ;; esac
