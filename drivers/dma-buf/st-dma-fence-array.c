@@ -39,7 +39,7 @@ static DEFINE_SPINLOCK(shared_lock);
 struct member {
 	struct dma_fence base;	/* first, so that it is freed by default */
 	unsigned int enabled;	/* calls of ->enable_signaling() */
-	bool done;		/* what ->enable_signaling() finds */
+	bool done;		/* what its issuer says when it is asked */
 };
 
 static struct member *to_member(struct dma_fence *fence)
@@ -58,10 +58,16 @@ static bool member_enable_signaling(struct dma_fence *fence)
 	return !to_member(fence)->done;
 }
 
+static bool member_signaled(struct dma_fence *fence)
+{
+	return to_member(fence)->done;
+}
+
 static const struct dma_fence_ops member_ops = {
 	.get_driver_name = member_name,
 	.get_timeline_name = member_name,
 	.enable_signaling = member_enable_signaling,
+	.signaled = member_signaled,
 };
 
 /* An array, and a reference of our own to each of its members. */
@@ -274,6 +280,45 @@ static void enables_signaled(struct kunit *test)
 
 		members_put(&m);
 	}
+}
+
+/* Who polls finds out from the issuers. */
+static void poll_asks(struct kunit *test)
+{
+	struct members m;
+	unsigned int i;
+
+	KUNIT_ASSERT_EQ(test, members_create(test, &m), 0);
+	for (i = 0; i < MEMBERS; i++) {
+		KUNIT_EXPECT_FALSE(test, dma_fence_is_signaled(&m.array->base));
+		to_member(m.fences[i])->done = true;
+	}
+	KUNIT_EXPECT_TRUE(test, dma_fence_is_signaled(&m.array->base));
+	for (i = 0; i < MEMBERS; i++)
+		KUNIT_EXPECT_TRUE(test, dma_fence_test_signaled_flag(m.fences[i]));
+
+	members_put(&m);
+}
+
+/*
+ * Unless they have been told to signal. Asking would signal one member below the
+ * lock of another, if it is a callback of that one which polls.
+ */
+static void poll_does_not_ask(struct kunit *test)
+{
+	struct members m;
+	unsigned int i;
+
+	KUNIT_ASSERT_EQ(test, members_create(test, &m), 0);
+	dma_fence_enable_signaling(&m.array->base);
+	for (i = 0; i < MEMBERS; i++)
+		to_member(m.fences[i])->done = true;
+
+	KUNIT_EXPECT_FALSE(test, dma_fence_is_signaled(&m.array->base));
+	for (i = 0; i < MEMBERS; i++)
+		KUNIT_EXPECT_FALSE(test, dma_fence_test_signaled_flag(m.fences[i]));
+
+	members_put(&m);
 }
 
 static void error_in_order(struct kunit *test, const unsigned int *order,
@@ -576,6 +621,8 @@ static struct kunit_case dma_fence_array_cases[] = {
 	LOCK_CASE(signaled_when_all_are_polled),
 	LOCK_CASE(enables_all_at_once),
 	LOCK_CASE(enables_signaled),
+	LOCK_CASE(poll_asks),
+	LOCK_CASE(poll_does_not_ask),
 	LOCK_CASE(error_of_any),
 	LOCK_CASE(error_of_any_polled),
 	LOCK_CASE(error_of_several),

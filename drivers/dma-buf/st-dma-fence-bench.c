@@ -29,6 +29,7 @@
 #include <linux/ktime.h>
 #include <linux/math64.h>
 #include <linux/module.h>
+#include <linux/prandom.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/sort.h>
@@ -360,16 +361,18 @@ static void bench_alone(struct kunit *test)
 struct bench_container {
 	const char *name;
 	unsigned int members;
-	bool backwards;	/* the last member signals first */
+	enum { FORWARDS, BACKWARDS, SHUFFLED } order;	/* in which they signal */
 };
 
 static const struct bench_container bench_containers[] = {
 	{ .name = "2", .members = 2 },
 	{ .name = "16", .members = 16 },
 	{ .name = "128", .members = 128 },
-	{ .name = "2-backwards", .members = 2, .backwards = true },
-	{ .name = "16-backwards", .members = 16, .backwards = true },
-	{ .name = "128-backwards", .members = 128, .backwards = true },
+	{ .name = "2-backwards", .members = 2, .order = BACKWARDS },
+	{ .name = "16-backwards", .members = 16, .order = BACKWARDS },
+	{ .name = "128-backwards", .members = 128, .order = BACKWARDS },
+	{ .name = "16-shuffled", .members = 16, .order = SHUFFLED },
+	{ .name = "128-shuffled", .members = 128, .order = SHUFFLED },
 };
 
 KUNIT_ARRAY_PARAM_DESC(bench_container, bench_containers, name);
@@ -421,6 +424,20 @@ static struct dma_fence *chain_create(struct bench *bench, unsigned int members)
 	return prev;
 }
 
+/* Which member signals when. Another order in each batch, the same in each run. */
+static void container_order(const struct bench_container *container,
+			    struct rnd_state *rnd, u8 *order)
+{
+	unsigned int members = container->members, i;
+
+	for (i = 0; i < members; i++)
+		order[i] = container->order == BACKWARDS ? members - 1 - i : i;
+
+	if (container->order == SHUFFLED)
+		while (--i)
+			swap(order[i], order[prandom_u32_state(rnd) % (i + 1)]);
+}
+
 static void container_run(struct kunit *test, const char *what,
 			  struct dma_fence *(*create)(struct bench *bench,
 						      unsigned int members))
@@ -430,10 +447,15 @@ static void container_run(struct kunit *test, const char *what,
 	unsigned int members = container->members, batch, i;
 	struct dma_fence *fence;
 	bool early = true, late = false;
+	u8 order[BENCH_FENCES];
+	struct rnd_state rnd;
 	u64 start;
+
+	prandom_seed_state(&rnd, members);
 
 	for (batch = 0; batch < BENCH_BATCHES; batch++) {
 		KUNIT_ASSERT_TRUE(test, fences_alloc(bench, &container_op));
+		container_order(container, &rnd, order);
 		bench->array = NULL;
 
 		start = ktime_get_ns();
@@ -442,8 +464,7 @@ static void container_run(struct kunit *test, const char *what,
 			dma_fence_enable_signaling(fence);
 			early = dma_fence_is_signaled(fence);
 			for (i = 0; i < members; i++)
-				dma_fence_signal(bench->fences[container->backwards ?
-							       members - 1 - i : i]);
+				dma_fence_signal(bench->fences[order[i]]);
 			late = dma_fence_is_signaled(fence);
 		}
 		bench->samples[batch] = ktime_get_ns() - start;
@@ -483,7 +504,7 @@ static void bench_array_poll(struct kunit *test)
 	unsigned int batch, i;
 	u64 start;
 
-	if (container->backwards)
+	if (container->order != FORWARDS)
 		kunit_skip(test, "nothing signals here");
 
 	KUNIT_ASSERT_TRUE(test, fences_alloc(bench, &container_op));
