@@ -86,8 +86,10 @@ def worst(instrument, op, kinds=KINDS):
 
 
 def set_goals():
-    apart = [f"{op} ({kind})" for (instrument, _, op, kind), found in values.items()
-             if instrument == "count" and kind != "vkms" and max(found) > 1.005 * min(found) + 100]
+    # The middle half of differing orders is another half when the timer ticks elsewhere.
+    apart = dict.fromkeys(f"{op} ({kind})" for (instrument, _, op, kind), found in values.items()
+                          if instrument == "count" and kind != "vkms" and not op.endswith("-shuffled")
+                          and max(found) > 1.005 * min(found) + 100)
     goal("the counts of instructions agree" + (": not for " + ", ".join(apart) if apart else ""), not apart)
     over = []
     for op in dict.fromkeys(op for op, kind in rows if kind != "vkms"):

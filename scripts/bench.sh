@@ -7,8 +7,6 @@
 . "$(dirname "$0")/common.sh"
 
 rounds=${ROUNDS:-5}
-[[ $rounds =~ ^[1-9][0-9]*$ ]] || die "ROUNDS=$rounds: give a number of rounds"
-case ${UPDATE:-0} in 0|1) ;; *) die "UPDATE=$UPDATE: use 0 or 1" ;; esac
 [ "$series" = all ] || die "bench.sh compares the series with its base: leave SERIES out"
 [ "$base" != 6.12 ] || die "bench.sh compares with 6.12 anyway: leave BASE out"
 

@@ -22,7 +22,13 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 case $series in all|none) ;; *) die "SERIES=$series: use 'all' (default) or 'none' (base plus tests only)" ;; esac
 [[ $base =~ ^[0-9]+\.[0-9]+$ ]] || die "BASE=$base: give major.minor, such as 7.3; the newest point release is taken"
-[[ $jobs =~ ^[1-9][0-9]*$ ]] || die "JOBS=$jobs: give a number of parallel jobs"
+for v in JOBS MINUTES ROUNDS WRITEBACK_FENCE_ROUNDS; do
+	[[ ${!v:-1} =~ ^[1-9][0-9]*$ ]] || die "$v=${!v}: give a number, 1 or more"
+done
+for v in KCSAN UPDATE; do
+	[[ ${!v:-0} =~ ^[01]$ ]] || die "$v=${!v}: use 0 or 1"
+done
+[[ ${SEED:-0} =~ ^(0|[1-9][0-9]*)$ ]] || die "SEED=$SEED: give a number"
 
 mkdir -p "$logs" 2>/dev/null || die "cannot create $logs: no permission or no space"
 

@@ -37,7 +37,7 @@ name_without_rcu		suspicious RCU usage
 signal_without_lock		at dma_fence_signal_timestamp_locked
 lock_after_signal		external lock of a fence used after it signaled
 signal_in_enable_signaling	signaled the fence
-drop_lock_in_enable_signaling	at __dma_fence_enable_signaling
+drop_lock_in_enable_signaling	releasing a pinned lock
 TABLE
 echo "$passed violations reported, $failed not"
 [ $failed -eq 0 ]
