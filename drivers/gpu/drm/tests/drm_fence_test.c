@@ -438,6 +438,7 @@ static void drm_test_fence_device_gone_syncobj(struct kunit *test)
  */
 struct slow_reader {
 	struct kunit *test;
+	struct task_struct *waiter;	/* has to wait for this reader */
 	struct dma_fence *fence;
 	struct completion reading;
 	struct fence_names names;
@@ -447,6 +448,7 @@ struct slow_reader {
 static int slow_reader_thread(void *arg)
 {
 	struct slow_reader *reader = arg;
+	unsigned int ms, asleep = 0;
 	const char __rcu *timeline;
 	const char __rcu *driver;
 
@@ -456,7 +458,11 @@ static int slow_reader_thread(void *arg)
 	driver = dma_fence_driver_name(reader->fence);
 	timeline = dma_fence_timeline_name(reader->fence);
 	complete(&reader->reading);
-	mdelay(200);
+	/* The time for which the waiter sleeps counts. It may only be slow. */
+	for (ms = 0; ms < 5000 && asleep < 200; ms++) {
+		mdelay(1);
+		asleep += !task_is_running(reader->waiter);
+	}
 	strscpy(reader->names.driver, rcu_dereference(driver));
 	strscpy(reader->names.timeline, rcu_dereference(timeline));
 	WRITE_ONCE(reader->left, true);
@@ -477,6 +483,7 @@ static struct task_struct *slow_reader_start(struct kunit *test,
 		kunit_skip(test, "requires at least 2 CPUs");
 
 	reader->test = test;
+	reader->waiter = current;
 	init_completion(&reader->reading);
 	task = kthread_run(slow_reader_thread, reader, "drm-fence-reader");
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
