@@ -6,6 +6,8 @@ export BASE SERIES KSRC ARCH JOBS WRITEBACK_FENCE_ROUNDS KCSAN MINUTES SEED MUTA
 export CHECKS PATCHES
 export SUBSET TO TRAILERS VERSION CHANGELOG COVER SEND CONFIRM
 
+soak bench mutants check: export NEEDS_SERIES = 1
+
 .DEFAULT_GOAL := help
 .PHONY: help boot soak bench test kunit litmus sparse coccicheck mutants check tree export mail mail-test backport clean
 

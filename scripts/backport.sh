@@ -149,5 +149,5 @@ plain_git -C "$base_tree" format-patch -q --no-signature --zero-commit --no-numb
 	--full-index --abbrev=12 -o "$tmp/patches" "$chain_base..$chain"
 rm -rf "$out"
 mv "$tmp/patches" "$out"
-say "$written of ${#chosen[@]} patches are in ${out#"$top"/}, without a sign-off; $left need work, $((${#chosen[@]} - written - left)) are not needed"
-[ $left -eq 0 ] || die "a bug stays"
+say "$written of ${#chosen[@]} patches are in ${out#"$top"/}, without a sign-off; $left to be reworked, $((${#chosen[@]} - written - left)) are not needed"
+[ $left -eq 0 ] || die "a bug stays: those with '->' above need work, the rest of the line says where or what"

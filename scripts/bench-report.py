@@ -109,7 +109,7 @@ def set_goals():
     if None in (one, many, before):
         goal("the waits of an unbind were not counted", False)
     else:
-        goal(f"an unbind waits for one grace period more, however many CRTCs: {one:.0f} with 1, "
+        goal(f"an unbind waits for RCU once more, however many CRTCs: {one:.0f} with 1, "
              f"{many:.0f} with 16, and {before:.0f} without the series", one == many <= before + 1)
     r = ratio("bytes", "base", "dma_fence", "-")
     goal(f"struct dma_fence has no more bytes: {get('bytes', 'series', 'dma_fence', '-'):.0f}", r is not None and r <= 1)

@@ -21,6 +21,8 @@ say() { printf '== %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 case $series in all|none) ;; *) die "SERIES=$series: use 'all' (default) or 'none' (base plus tests only)" ;; esac
+[ -z "${NEEDS_SERIES:-}" ] || [ "$series" = all ] || die "SERIES=$series: this is about the series, leave SERIES out"
+unset NEEDS_SERIES
 [[ $base =~ ^[0-9]+\.[0-9]+$ ]] || die "BASE=$base: give major.minor, such as 7.3; the newest point release is taken"
 for v in JOBS MINUTES ROUNDS WRITEBACK_FENCE_ROUNDS; do
 	[[ ${!v:-1} =~ ^[1-9][0-9]*$ ]] || die "$v=${!v}: give a number, 1 or more"
@@ -49,6 +51,15 @@ fi
 # The KUnit suites of the series, and of what it touches.
 # shellcheck disable=SC2034
 kunit_suites=('dma-buf*' 'drm_fence' 'drm_managed' 'drm_validate*' 'drm_test_atomic*' 'drm_sched_basic*' 'drm_sched_lifetime*')
+
+# Nothing is written or reset in the middle of a rebase.
+not_rebasing() {
+	local dir
+	for dir in rebase-merge rebase-apply; do
+		[ ! -d "$(git -C "$tree" rev-parse --path-format=absolute --git-path $dir)" ] ||
+			die "a rebase is in progress in ${tree#"$top"/}: there, 'git rebase --continue' goes on and 'git rebase --abort' drops it"
+	done
+}
 
 # need_space MEGABYTES WHAT
 need_space() {

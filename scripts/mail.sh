@@ -30,6 +30,7 @@ declare -A needs=(
 [ "$series" = all ] || die "mail works on the series, not with SERIES=$series"
 [[ $version =~ ^[1-9][0-9]*$ ]] || die "VERSION=$version: give a number"
 [[ $sink =~ ^[0-9]*$ ]] || die "SINK=$sink: give a port of this machine"
+[ -z "$sink" ] || out=$build/outgoing-test
 case $send in ''|1) ;; *) die "SEND=$send: SEND=1 sends, without it nothing is sent" ;; esac
 subset=${subset// /}
 [ "$subset" != all ] || subset=$(IFS=,; echo "${!needs[*]}")
@@ -198,7 +199,7 @@ title=$(patch_subject "$top/patches/0000-cover-letter.patch")
 			echo
 		fi
 		sed '1,/^$/d' "$top/patches/0000-cover-letter.patch"
-	fi | if [ -n "${CHANGELOG:-}" ]; then sed '/^Changes since/,$d'; else cat; fi
+	fi | sed '/^Changes since/,$d'
 	[ -z "${CHANGELOG:-}" ] || { echo "Changes since v$((version - 1)):"; echo; cat "$CHANGELOG"; }
 } >"$tmp/cover"
 edit() {	# FILE AWK-PROGRAM

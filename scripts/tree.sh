@@ -110,6 +110,7 @@ if [ -f "$state" ] && [ -d "$tree" ]; then
 			say "using ${tree#"$top"/} with your changes in it"
 			exit 0
 		fi
+		not_rebasing
 		die "${tree#"$top"/} has changes of its own: commit them and 'make export' writes them to patches/; to drop them: git -C ${tree#"$top"/} reset --hard $applied_commit"
 	fi
 	if [ "$applied_sum" = "$want" ]; then
