@@ -589,9 +589,9 @@ static void poll_array(struct kunit *test, struct race *race, unsigned int round
 			fence = race->m.fences[member];
 			KUNIT_EXPECT_TRUE(test, dma_fence_test_signaled_flag(fence));
 		}
-		/* The irq_work would have counted down to 0 first. */
+		/* The irq_work has not begun, so it is not what signaled. */
 		race->signaler += enable && !before &&
-				  READ_ONCE(race->m.array->num_pending);
+				  irq_work_is_pending(&race->m.array->work);
 		break;
 	}
 }
