@@ -72,12 +72,12 @@ coccicheck: ## the semantic patch for uses of a fence, on every file that mentio
 	@scripts/coccicheck.sh
 
 mutants: ## break the series in one point at a time and see a test notice; MUTANTS="NN NAME" runs a few
+	@scripts/mutants.sh --list $(MUTANTS) >/dev/null
 	@scripts/deps.sh source build coccinelle
 	@scripts/tree.sh --keep
 	@scripts/mutants.sh $(MUTANTS)
 
 check: ## what a maintainer looks at: where it applies, docs, recipients, and that every patch builds and passes
-	@scripts/deps.sh source build arm64 coccinelle docs
 	@scripts/check.sh
 
 tree: ## a git work tree in build/: the base, then one commit per patch

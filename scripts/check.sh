@@ -21,6 +21,18 @@ done
 [ ! -d "$tree" ] || "$top/scripts/bisect.sh" --list >"$logs/check-list.log"
 wanted() { [[ " $checks " == *" $1 "* ]]; }
 
+# What these checks need, and no more.
+groups=(source)
+for c in $checks; do
+	case $c in
+	kernel-doc|sparse-um|sparse-x86_64) groups+=(build) ;;
+	docs) groups+=(build docs) ;;
+	sparse-arm64|bisect) groups+=(build arm64) ;;
+	coccicheck) groups+=(coccinelle) ;;
+	esac
+done
+"$top/scripts/deps.sh" "${groups[@]}"
+
 # check NAME WHAT NEXT COMMAND...: the last line of what it prints goes into the table.
 rows=() passed=0 failed=0
 check() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
-# mutants.sh [NAME|NUMBER...]: break the series in one point at a time, as the
+# mutants.sh [--list] [NAME|NUMBER...]: break the series in one point at a time, as the
 # patches in mutants/ say, and see that the test each of them names notices. A
 # survivor is a missing test. What kills a mutant is one of
 #   kunit SUITE.CASE	a KUnit case on UML: it fails, hangs, or leaves a splat
@@ -9,6 +9,7 @@
 #   sparse FILE		a new message
 #   cocci FILE		a report of the series' semantic patch
 # The named tests have to pass without a mutant first. Last line: 'N killed, N survived'.
+# --list only says which ones it would be.
 . "$(dirname "$0")/common.sh"
 
 work=$build/mutants
@@ -19,17 +20,23 @@ kunit=./tools/testing/kunit/kunit.py
 boot=(--kernel_args seccomp=on --kernel_args ncpus=2 --kernel_args kasan_multi_shot)
 
 [ "$series" = all ] || die "mutants.sh breaks the series: SERIES=none has nothing to break"
-[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
-[ -z "$(git -C "$tree" status --porcelain -uno | head -n 1)" ] ||
-	say "${tree#"$top"/} has uncommitted changes: they are not used, only HEAD is"
 
+list=
+if [ "${1:-}" = --list ]; then list=1; shift; fi
+known=" "
 patches=()
 for p in "$top"/mutants/[0-9]*.patch; do
 	name=$(basename "$p" .patch)
+	known+="$name ${name#*-} ${name%%-*} $((10#${name%%-*})) "
 	[ $# -eq 0 ] || case " $* " in *" $name "*|*" ${name#*-} "*|*" ${name%%-*} "*|*" $((10#${name%%-*})) "*) ;; *) continue ;; esac
 	patches+=("$p")
 done
-[ ${#patches[@]} -gt 0 ] || die "no such mutant in mutants/: $*"
+for n; do [[ $known == *" $n "* ]] || die "there is no mutant '$n' in mutants/"; done
+if [ -n "$list" ]; then printf '%s\n' "${patches[@]#"$top"/}"; exit; fi
+
+[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
+[ -z "$(git -C "$tree" status --porcelain -uno | head -n 1)" ] ||
+	say "${tree#"$top"/} has uncommitted changes: they are not used, only HEAD is"
 
 header() { sed -n "/^---/q; s/^$2: //p" "$1"; }
 
