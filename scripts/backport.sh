@@ -28,6 +28,8 @@ drm/vkms: Do not nest the locks of several CRTCs
 	drivers/gpu/drm/vkms/vkms_configfs.c	.
 drm/vkms: Fill in a writeback job before the composer can see it
 	drivers/gpu/drm/vkms/vkms_writeback.c	wb_pending = true;[^}]*active_wb->pixel_write =
+drm/vkms: Do not stop the composer under the next writeback
+	drivers/gpu/drm/vkms/vkms_writeback.c	vkms_wb_cleanup_job\([^}]*}?[^}]*vkms_set_composer\([^,]*, false\)
 drm/qxl: Zero releases when they are allocated
 	drivers/gpu/drm/qxl/qxl_release.c	kmalloc\(size
 	drivers/gpu/drm/qxl/qxl_release.c	dma_fence_was_initialized

@@ -13,7 +13,7 @@ cd "$tree/tools/memory-model"
 
 passed=0
 failed=0
-for t in litmus-tests/*dma-fence*.litmus; do
+for t in ../../Documentation/litmus-tests/dma-fence/*.litmus; do
 	[ -f "$t" ] || die "no dma-fence litmus tests in ${tree#"$top"/}"
 	name=$(basename "$t" .litmus)
 	expected=$(sed -n 's/^[( ]\* Result: *//p' "$t" | head -n 1)

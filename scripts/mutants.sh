@@ -77,9 +77,9 @@ run() {
 		[ -z "$got" ] || { why=${got#*: }; return 1; }
 		;;
 	litmus)
-		want=$(sed -n 's/^[( ]\* Result: *//p' "tools/memory-model/litmus-tests/$arg.litmus")
+		want=$(sed -n 's/^[( ]\* Result: *//p' "Documentation/litmus-tests/dma-fence/$arg.litmus")
 		got=$(cd tools/memory-model && timeout 300 "$build/tools/bin/herd7" -conf linux-kernel.cfg \
-			"litmus-tests/$arg.litmus" 2>&1 | tee "$log.log" | awk '$1 == "Observation" { print $3 }')
+			"../../Documentation/litmus-tests/dma-fence/$arg.litmus" 2>&1 | tee "$log.log" | awk '$1 == "Observation" { print $3 }')
 		[ -n "$got" ] || return 2
 		[ "$got" = "$want" ] || { why="$got, has to be $want"; return 1; }
 		;;

@@ -48,26 +48,7 @@ static void run_before_rcu(void)
 	}
 }
 
-/* struct dma_fence as it has been: two pointers more do not fit the line. */
-struct fence_layout {
-	union {
-		spinlock_t *extern_lock;	/* as in struct dma_fence */
-		spinlock_t inline_lock;		/* as in struct dma_fence */
-	};
-	const void *ops;
-	union {
-		struct list_head cb_list;
-		ktime_t timestamp;
-		struct rcu_head rcu;
-	};
-	u64 context;
-	u64 seqno;
-	unsigned long flags;
-	struct kref refcount;
-	int error;
-};
-
-static_assert(sizeof(struct dma_fence) == sizeof(struct fence_layout));
+/* Every job allocates some, and each of them fits a cache line. */
 #if defined(CONFIG_64BIT) && !defined(CONFIG_DEBUG_SPINLOCK) && \
 	!defined(CONFIG_DEBUG_LOCK_ALLOC) && !defined(CONFIG_PREEMPT_RT)
 static_assert(sizeof(struct dma_fence) <= 64);
@@ -766,7 +747,8 @@ struct slow_signal {
 	struct task_struct *task;
 	struct dma_fence_cb cb;
 	unsigned int ms;	/* how long the callback takes at most */
-	bool entered, leave, done;
+	bool for_sleeper;	/* signals once somebody waits as well */
+	bool entered, leave, done, slept;
 };
 
 static void slow_callback(struct dma_fence *fence, struct dma_fence_cb *cb)
@@ -780,11 +762,29 @@ static void slow_callback(struct dma_fence *fence, struct dma_fence_cb *cb)
 	WRITE_ONCE(slow->done, true);
 }
 
+static bool has_sleeper(struct dma_fence *fence)
+{
+	unsigned long flags;
+	bool ret;
+
+	dma_fence_lock_irqsave(fence, flags);
+	ret = !list_is_singular(&fence->cb_list);
+	dma_fence_unlock_irqrestore(fence, flags);
+
+	return ret;
+}
+
 static int slow_signaler(void *arg)
 {
 	struct slow_signal *slow = arg;
+	unsigned int ms;
 
 	current->kunit_test = slow->test;
+	if (slow->for_sleeper) {
+		for (ms = 0; ms < 10000 && !has_sleeper(slow->fence); ms++)
+			fsleep(1000);
+		slow->slept = has_sleeper(slow->fence);
+	}
 	dma_fence_signal(slow->fence);
 	while (!kthread_should_stop())
 		schedule_timeout_interruptible(1);
@@ -864,12 +864,13 @@ static void barrier_signal(struct kunit *test)
 /* The sleeper's own callback is first on the list, the slow one comes after. */
 static void barrier_sleeping_wait(struct kunit *test)
 {
-	struct slow_signal slow = { .ms = 20 };
+	struct slow_signal slow = { .ms = 20, .for_sleeper = true };
 
 	slow_signal_start(test, &slow);
 	wake_up_process(slow.task);
 	KUNIT_EXPECT_EQ(test, dma_fence_wait(slow.fence, false), 0);
 	KUNIT_EXPECT_TRUE(test, READ_ONCE(slow.done));
+	KUNIT_EXPECT_TRUE(test, slow.slept);
 	slow_signal_finish(&slow);
 }
 
@@ -1029,6 +1030,8 @@ static void unlock_without_fence(struct kunit *test)
 
 	if (!IS_ENABLED(CONFIG_SMP))
 		kunit_skip(test, "requires CONFIG_SMP");
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		kunit_skip(test, "the lock of a fence sleeps");
 	if (kind->inline_lock)
 		kunit_skip(test, "an inline lock is part of the fence");
 

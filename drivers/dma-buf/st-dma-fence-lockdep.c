@@ -5,12 +5,13 @@
  * The first suite has what is legal. Lockdep must still be on at the end of each
  * case, as a report turns it off.
  *
- * The second suite has what is not, and each case expects the report. It only
- * runs with "dmabuf_kunit.provoke=1" on the kernel command line, and needs a boot
- * for each case:
+ * The second suite has what is not, and each case expects the report, which it
+ * finds in what the kernel prints. It only runs with "dmabuf_kunit.provoke=1" on the
+ * kernel command line, and needs a boot for each case:
  *
  *   kunit.py run --kunitconfig=drivers/dma-buf \
  *	--kconfig_add CONFIG_DEBUG_KERNEL=y --kconfig_add CONFIG_PROVE_LOCKING=y \
+ *	--kconfig_add CONFIG_DEBUG_ATOMIC_SLEEP=y --kconfig_add CONFIG_DMABUF_DEBUG=y \
  *	--kconfig_add CONFIG_SMP=y --kernel_args seccomp=on --kernel_args ncpus=2 \
  *	--kernel_args dmabuf_kunit.provoke=1 'dma-buf-fence-violations.list_lock'
  */
@@ -25,6 +26,9 @@
 #include <linux/mutex.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
+#include <linux/string.h>
+
+#include <trace/events/printk.h>
 
 static bool provoke;
 module_param(provoke, bool, 0400);
@@ -285,13 +289,55 @@ static struct kunit_suite lockdep_suite = {
 	.test_cases = lockdep_cases,
 };
 
-/* What must be reported. */
+/* What must be reported: a part of one line that the kernel prints. */
+static const char *report;
+static bool reported, watching;
+
+static void watch_console(void *ignored, const char *text, size_t len)
+{
+	const char *expected = READ_ONCE(report);
+
+	if (expected && strnstr(text, expected, len))
+		WRITE_ONCE(reported, true);
+}
+
 static int lockdep_provoke_init(struct kunit *test)
 {
+	int ret;
+
 	if (!provoke)
 		kunit_skip(test, "requires dmabuf_kunit.provoke=1");
 
-	return lockdep_quiet_init(test);
+	ret = lockdep_quiet_init(test);
+	if (ret)
+		return ret;
+
+	WRITE_ONCE(report, NULL);
+	WRITE_ONCE(reported, false);
+	if (register_trace_console(watch_console, NULL))
+		kunit_skip(test, "requires CONFIG_TRACEPOINTS");
+
+	watching = true;
+	return 0;
+}
+
+static void lockdep_provoke_exit(struct kunit *test)
+{
+	/* Also comes here if the case was skipped before it began. */
+	if (!watching)
+		return;
+
+	watching = false;
+	unregister_trace_console(watch_console, NULL);
+	tracepoint_synchronize_unregister();
+
+	if (report)
+		KUNIT_EXPECT_TRUE_MSG(test, reported, "not reported: %s", report);
+}
+
+static void expect_report(const char *text)
+{
+	WRITE_ONCE(report, text);
 }
 
 static DEFINE_SPINLOCK(list_lock_lock);
@@ -315,6 +361,7 @@ static void list_lock(struct kunit *test)
 	struct lockdep_fence *gpu = gpu_fence(test, NULL);
 	unsigned long flags;
 
+	expect_report("possible circular locking dependency detected");
 	gpu->enable = enable_takes_lock;
 	dma_fence_enable_signaling(&gpu->base);
 
@@ -336,6 +383,7 @@ static void two_issuers(struct kunit *test)
 		gpu[i] = gpu_fence(test, NULL);
 		display[i] = display_fence(test);
 	}
+	expect_report("possible circular locking dependency detected");
 	lockdep_add_callback(test, gpu[0], &display[0]->base);
 	lockdep_add_callback(test, display[1], &gpu[1]->base);
 
@@ -357,6 +405,7 @@ static void one_issuer(struct kunit *test)
 
 	gpu[0] = gpu_fence(test, NULL);
 	gpu[1] = gpu_fence(test, NULL);
+	expect_report("possible recursive locking detected");
 	lockdep_add_callback(test, gpu[0], &gpu[1]->base);
 	dma_fence_signal(&gpu[0]->base);
 
@@ -372,7 +421,7 @@ static void list_lock_after_nesting(struct kunit *test)
 	list_lock(test);
 }
 
-/* Sleeps where it must not. These are reported, and do not turn lockdep off. */
+/* Sleeps where it must not. */
 static DEFINE_MUTEX(sleeping_lock);
 
 static bool enable_sleeps(struct lockdep_fence *f)
@@ -384,8 +433,13 @@ static bool enable_sleeps(struct lockdep_fence *f)
 
 static void sleep_in_enable_signaling(struct kunit *test)
 {
-	struct lockdep_fence *gpu = gpu_fence(test, NULL);
+	struct lockdep_fence *gpu;
 
+	if (!IS_ENABLED(CONFIG_DEBUG_ATOMIC_SLEEP))
+		kunit_skip(test, "requires CONFIG_DEBUG_ATOMIC_SLEEP");
+
+	expect_report("sleeping function called from invalid context");
+	gpu = gpu_fence(test, NULL);
 	gpu->enable = enable_sleeps;
 	dma_fence_enable_signaling(&gpu->base);
 	dma_fence_signal(&gpu->base);
@@ -405,8 +459,13 @@ static const struct dma_fence_ops sleeping_ops = {
 
 static void sleep_in_name(struct kunit *test)
 {
-	struct dma_fence *fence = kzalloc_obj(*fence);
+	struct dma_fence *fence;
 
+	if (!IS_ENABLED(CONFIG_DEBUG_ATOMIC_SLEEP))
+		kunit_skip(test, "requires CONFIG_DEBUG_ATOMIC_SLEEP");
+
+	expect_report("sleeping function called from invalid context");
+	fence = kzalloc_obj(*fence);
 	KUNIT_ASSERT_NOT_NULL(test, fence);
 	dma_fence_init(fence, &sleeping_ops, NULL, dma_fence_context_alloc(1), 1);
 	rcu_read_lock();
@@ -420,6 +479,7 @@ static void name_without_rcu(struct kunit *test)
 {
 	struct lockdep_fence *gpu = gpu_fence(test, NULL);
 
+	expect_report("suspicious RCU usage");
 	dma_fence_driver_name(&gpu->base);
 	dma_fence_signal(&gpu->base);
 	dma_fence_put(&gpu->base);
@@ -430,6 +490,7 @@ static void signal_without_lock(struct kunit *test)
 {
 	struct lockdep_fence *gpu = gpu_fence(test, &list_lock_lock);
 
+	expect_report("at dma_fence_signal_timestamp_locked");
 	dma_fence_signal_locked(&gpu->base);
 	dma_fence_put(&gpu->base);
 }
@@ -437,9 +498,14 @@ static void signal_without_lock(struct kunit *test)
 /* A consumer that waits for callbacks by the lock, as if it were still there. */
 static void lock_after_signal(struct kunit *test)
 {
-	struct lockdep_fence *gpu = gpu_fence(test, &list_lock_lock);
+	struct lockdep_fence *gpu;
 	unsigned long flags;
 
+	if (!IS_ENABLED(CONFIG_DMABUF_DEBUG))
+		kunit_skip(test, "requires CONFIG_DMABUF_DEBUG");
+
+	expect_report("external lock of a fence used after it signaled");
+	gpu = gpu_fence(test, &list_lock_lock);
 	dma_fence_signal(&gpu->base);
 	dma_fence_lock_irqsave(&gpu->base, flags);
 	dma_fence_unlock_irqrestore(&gpu->base, flags);
@@ -454,9 +520,14 @@ static bool enable_signals(struct lockdep_fence *f)
 
 static void signal_in_enable_signaling(struct kunit *test)
 {
-	struct lockdep_fence *gpu = gpu_fence(test, NULL);
+	struct lockdep_fence *gpu;
 	ktime_t time;
 
+	if (!IS_ENABLED(CONFIG_DMABUF_DEBUG))
+		kunit_skip(test, "requires CONFIG_DMABUF_DEBUG");
+
+	expect_report("signaled the fence");
+	gpu = gpu_fence(test, NULL);
 	gpu->enable = enable_signals;
 	KUNIT_EXPECT_EQ(test, dma_fence_add_callback(&gpu->base, &gpu->cb,
 						     lockdep_callback),
@@ -481,6 +552,7 @@ static void drop_lock_in_enable_signaling(struct kunit *test)
 {
 	struct lockdep_fence *gpu = gpu_fence(test, NULL);
 
+	expect_report("releasing a pinned lock");
 	gpu->enable = enable_drops_lock;
 	dma_fence_enable_signaling(&gpu->base);
 	KUNIT_EXPECT_TRUE(test, test_bit(DMA_FENCE_FLAG_ENABLE_SIGNAL_BIT,
@@ -507,6 +579,7 @@ static struct kunit_case violation_cases[] = {
 static struct kunit_suite violation_suite = {
 	.name = "dma-buf-fence-violations",
 	.init = lockdep_provoke_init,
+	.exit = lockdep_provoke_exit,
 	.test_cases = violation_cases,
 };
 

@@ -27,7 +27,7 @@
 //# A fence is not followed into other functions, nor from one expression to
 //# another. In 4, taking the lock again is fine if it is inside of the fence.
 ///
-// Confidence: High
+// Confidence: Moderate
 // Options: --local-includes --include-headers-for-types --include-headers --no-loops
 // Keywords: dma_fence, ops, extern_lock, dma_fence_spinlock
 
@@ -411,7 +411,8 @@ struct dma_fence_ops x = { .release = fn, };
 
 @release depends on !patch@
 identifier table.fn;
-identifier f, o, to;
+identifier f, o;
+identifier to =~ "^container_of$|fence";
 type T;
 position p : script:python() { foreign(p) };
 @@
@@ -421,6 +422,8 @@ fn(struct dma_fence *f)
 <+...
 (
 * kfree@p(f);
+|
+* kfree@p(to(f, ...));
 |
   T o = to(f, ...);
   ...

@@ -257,13 +257,16 @@ static void drm_test_fence_pending_canceled(struct kunit *test)
 {
 	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
 	struct dma_fence *fence = fence_create(test, drm);
+	struct drm_modeset_acquire_ctx ctx;
 	struct fence_gone_cb cb = {};
+	int ret;
 
 	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &cb.base,
 							fence_gone_callback));
-	drm_modeset_lock_all(drm);
+	DRM_MODESET_LOCK_ALL_BEGIN(drm, ctx, 0, ret);
 	drm_out_fences_cancel(drm);
-	drm_modeset_unlock_all(drm);
+	DRM_MODESET_LOCK_ALL_END(drm, ctx, ret);
+	KUNIT_EXPECT_EQ(test, ret, 0);
 	fence_expect_gone(test, fence, &cb);
 
 	fence_device_destroy(test, drm);
@@ -441,6 +444,8 @@ struct slow_reader {
 	struct dma_fence *fence;
 	struct completion reading;
 	struct fence_names names;
+	bool stays;		/* until it may leave, or for ten seconds */
+	bool leave;
 	bool left;
 };
 
@@ -449,6 +454,7 @@ static int slow_reader_thread(void *arg)
 	struct slow_reader *reader = arg;
 	const char __rcu *timeline;
 	const char __rcu *driver;
+	unsigned int ms;
 
 	current->kunit_test = reader->test;
 
@@ -456,7 +462,11 @@ static int slow_reader_thread(void *arg)
 	driver = dma_fence_driver_name(reader->fence);
 	timeline = dma_fence_timeline_name(reader->fence);
 	complete(&reader->reading);
-	mdelay(200);
+	for (ms = 0; ms < (reader->stays ? 10000 : 200); ms++) {
+		if (READ_ONCE(reader->leave))
+			break;
+		mdelay(1);
+	}
 	strscpy(reader->names.driver, rcu_dereference(driver));
 	strscpy(reader->names.timeline, rcu_dereference(timeline));
 	WRITE_ONCE(reader->left, true);
@@ -634,7 +644,7 @@ static void drm_test_fence_pending_mode_config_gone(struct kunit *test)
 static void drm_test_fence_crtc_gone_under_reader(struct kunit *test)
 {
 	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
-	struct slow_reader reader = {};
+	struct slow_reader reader = { .stays = true };
 	struct task_struct *task;
 	struct drm_crtc *crtc;
 
@@ -646,6 +656,7 @@ static void drm_test_fence_crtc_gone_under_reader(struct kunit *test)
 	dma_fence_signal(reader.fence);
 	fence_crtc_destroy(crtc);
 	KUNIT_EXPECT_FALSE(test, READ_ONCE(reader.left));
+	WRITE_ONCE(reader.leave, true);
 
 	drm_mode_config_cleanup(drm);
 	slow_reader_finish(test, &reader, task, &fence_kms_driver, "CRTC:");
@@ -771,6 +782,47 @@ static void drm_test_fence_mode_config_waits_for_reader(struct kunit *test)
 	slow_reader_finish(test, &reader, task, &fence_kms_driver, "CRTC:");
 
 	fence_device_destroy(test, drm);
+}
+
+/*
+ * A driver that signals and cleans up only in ->release(), when drm_dev_release()
+ * has waited. The reader begins after that.
+ */
+static struct slow_reader *late_reader;
+static struct task_struct *late_task;
+
+static void fence_late_release(struct drm_device *drm)
+{
+	late_task = slow_reader_start(late_reader->test, late_reader);
+	dma_fence_signal(late_reader->fence);
+	drm_mode_config_cleanup(drm);
+	KUNIT_EXPECT_TRUE(late_reader->test, READ_ONCE(late_reader->left));
+}
+
+static const struct drm_driver fence_late_driver = {
+	.name = "fence-late",
+	.driver_features = DRIVER_MODESET | DRIVER_ATOMIC,
+	.release = fence_late_release,
+};
+
+static void drm_test_fence_mode_config_in_release_waits(struct kunit *test)
+{
+	struct slow_reader reader = { .test = test };
+	struct drm_device *drm;
+	struct drm_crtc *crtc;
+
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "requires at least 2 CPUs");
+
+	drm = fence_device_create(test, &fence_late_driver);
+	crtc = fence_unmanaged_crtc_create(test, drm);
+	reader.fence = drm_crtc_create_fence(crtc);
+	KUNIT_ASSERT_NOT_NULL(test, reader.fence);
+
+	grace_periods_are_over();
+	late_reader = &reader;
+	fence_device_destroy(test, drm);
+	slow_reader_finish(test, &reader, late_task, &fence_late_driver, "CRTC:");
 }
 
 /* The driver sets up its mode config anew. */
@@ -1032,6 +1084,7 @@ static struct kunit_case drm_fence_tests[] = {
 	KUNIT_CASE_PARAM(drm_test_fence_release_waits_for_reader,
 			 fence_source_gen_params),
 	KUNIT_CASE(drm_test_fence_mode_config_waits_for_reader),
+	KUNIT_CASE(drm_test_fence_mode_config_in_release_waits),
 	KUNIT_CASE(drm_test_fence_mode_config_again_waits_for_reader),
 	KUNIT_CASE(drm_test_fence_release_waits_for_render),
 	KUNIT_CASE(drm_test_fence_release_waits_for_render_only),

@@ -115,6 +115,43 @@ static void drm_sched_lifetime_canceled(struct kunit *test)
 }
 
 /*
+ * The scheduler ends while an entity has a job that was not given to it yet, as if
+ * the device was unbound under a client that waits for another one. The driver keeps
+ * the scheduler for the entity. Nothing signals the fence any more.
+ */
+static void drm_sched_lifetime_queued(struct kunit *test)
+{
+	struct lifetime l = {};
+	struct dma_fence *fence;
+	char name[32];
+
+	l.name = kstrdup(LIFETIME_NAME, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, l.name);
+	l.sched = drm_mock_sched_new_named(test, MAX_SCHEDULE_TIMEOUT, l.name);
+	l.entity = drm_mock_sched_entity_new(test, DRM_SCHED_PRIORITY_NORMAL,
+					     l.sched);
+	drm_sched_wqueue_stop(&l.sched->base);
+	l.job = drm_mock_sched_job_new(test, l.entity);
+	drm_mock_sched_job_submit(l.job);
+	fence = dma_fence_get(&l.job->base.s_fence->finished);
+
+	drm_mock_sched_fini(l.sched);
+	synchronize_rcu();
+	rcu_barrier();
+
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 0);
+	lifetime_read(fence, name, sizeof(name));
+	KUNIT_EXPECT_STREQ(test, name, LIFETIME_NAME);
+
+	/* Not of use to anybody, but its last reference must not complain. */
+	dma_fence_signal(&l.job->base.s_fence->scheduled);
+	dma_fence_signal(fence);
+	drm_sched_job_cleanup(&l.job->base);
+	dma_fence_put(fence);
+	kfree(l.name);
+}
+
+/*
  * A reader that got the name in time, and looks at it later, or that was about to
  * call the callback.
  */
@@ -141,7 +178,7 @@ static int lifetime_reader_thread(void *arg)
 	ops = rcu_dereference(reader->fence->ops);
 	timeline = dma_fence_timeline_name(reader->fence);
 	complete(&reader->reading);
-	for (ms = 0; ms < 1000 && !READ_ONCE(reader->freed); ms++)
+	for (ms = 0; ms < 10000 && !READ_ONCE(reader->freed); ms++)
 		mdelay(1);
 	reader->read_after_free = READ_ONCE(reader->freed);
 	lifetime_copy(reader->name, rcu_dereference(timeline),
@@ -293,6 +330,7 @@ static void drm_sched_lifetime_race(struct kunit *test)
 static struct kunit_case drm_sched_lifetime_tests[] = {
 	KUNIT_CASE(drm_sched_lifetime_names),
 	KUNIT_CASE(drm_sched_lifetime_canceled),
+	KUNIT_CASE(drm_sched_lifetime_queued),
 	KUNIT_CASE(drm_sched_lifetime_reader),
 	KUNIT_CASE_SLOW(drm_sched_lifetime_race),
 	{}

@@ -545,12 +545,6 @@ FIXTURE_VARIANT_ADD(no_memory, commit_event)
 	},
 };
 
-static const char *writeback_before(struct rig *r)
-{
-	sleep_ms(CLEANUP_MS);
-	return settle(r);
-}
-
 static int call_commit_writeback(struct rig *r)
 {
 	return commit(r, WITH_OUT | WITH_WRITEBACK, NO_FENCE, 0);
@@ -565,7 +559,7 @@ static const char *writeback_after(struct rig *r)
 FIXTURE_VARIANT_ADD(no_memory, commit_writeback)
 {
 	.faulty = {
-		.before = writeback_before,
+		.before = settle,
 		.call = call_commit_writeback,
 		.after = writeback_after,
 		.fds = 2,
@@ -1263,14 +1257,14 @@ static void fail_prepare(struct __test_metadata *_metadata, struct rig *r,
 
 	if (!prepare(_metadata, r))
 		return;
-	why = faults_open(&r->fail_nth);
-	if (why)
-		SKIP(return, "%s", why);
 	if (f->vgem) {
 		r->vgem = card_open("vgem");
 		if (r->vgem < 0)
 			SKIP(return, "no vgem: load the module");
 	}
+	why = faults_open(&r->fail_nth);
+	if (why)
+		SKIP(return, "%s", why);
 	r->hz = FAST_HZ;
 	if (f->display)
 		ASSERT_FINE(rig_start(r));

@@ -198,6 +198,15 @@ FIXTURE(vgem)
 	int kmsg;
 };
 
+/* As it was before. */
+static void vgem_restore(bool was_loaded)
+{
+	if (was_loaded)
+		module_load("vgem", "");
+	else if (is_loaded("vgem"))
+		module_unload("vgem");
+}
+
 FIXTURE_SETUP(vgem)
 {
 	const char *why;
@@ -211,8 +220,10 @@ FIXTURE_SETUP(vgem)
 	why = module_prepare("vgem", "");
 	if (!why)
 		why = module_load("vgem", "");
-	if (why)
+	if (why) {
+		vgem_restore(self->was_loaded);
 		SKIP(return, "%s", why);
+	}
 	self->kmsg = kmsg_open();
 	ASSERT_FINE(vgem_open(&self->vgem));
 }
@@ -226,10 +237,7 @@ FIXTURE_TEARDOWN(vgem)
 			use_close(&self->fences[i]);
 	}
 	vgem_close(&self->vgem);
-	if (self->was_loaded)
-		module_load("vgem", "");
-	else if (is_loaded("vgem"))
-		module_unload("vgem");
+	vgem_restore(self->was_loaded);
 	EXPECT_FINE(kmsg_check(self->kmsg));
 }
 
@@ -462,6 +470,14 @@ FIXTURE(vkms)
 	int kmsg;
 };
 
+static void vkms_restore(bool was_loaded, bool had_default_dev)
+{
+	if (is_loaded("vkms") && (!was_loaded || had_default_dev))
+		module_unload("vkms");
+	if (was_loaded)
+		module_load("vkms", had_default_dev ? "" : NO_DEFAULT_DEV);
+}
+
 FIXTURE_SETUP(vkms)
 {
 	const char *why;
@@ -477,17 +493,16 @@ FIXTURE_SETUP(vkms)
 		why = module_load("vkms", NO_DEFAULT_DEV);
 	if (!why)
 		why = display_prepare(&self->display, &self->kmsg);
-	if (why)
+	if (why) {
+		vkms_restore(self->was_loaded, self->had_default_dev);
 		SKIP(return, "%s", why);
+	}
 }
 
 FIXTURE_TEARDOWN(vkms)
 {
 	display_destroy(&self->display);
-	if (is_loaded("vkms") && (!self->was_loaded || self->had_default_dev))
-		module_unload("vkms");
-	if (self->was_loaded)
-		module_load("vkms", self->had_default_dev ? "" : NO_DEFAULT_DEV);
+	vkms_restore(self->was_loaded, self->had_default_dev);
 	EXPECT_FINE(kmsg_check(self->kmsg));
 }
 

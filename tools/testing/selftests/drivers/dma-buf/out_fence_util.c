@@ -356,8 +356,9 @@ const char *cannot_report_leaks(void)
 	int err;
 
 	mount_debugfs();
-	err = write_file(KMEMLEAK, "scan=off");
-	if (!err)
+	/* Asks for an object that there is not, if it is enabled. */
+	err = write_file(KMEMLEAK, "dump=0");
+	if (!err || err == -EINVAL)
 		return NULL;
 	if (err != -ENOENT)
 		return wrong("kmemleak: %s: leaks can pass unseen",
@@ -421,20 +422,48 @@ const char *leaks_check(struct leaks *leaks, unsigned long limit)
 
 /* ---- allocations that fail ---- */
 
+/* The settings of the machine, as they were. */
+static struct {
+	const char *file, *ours;
+	char before[16];
+} failslab[] = {
+	{ FAILSLAB "/ignore-gfp-wait", "N" },
+	{ FAILSLAB "/verbose", "0" },
+};
+
+static void failslab_restore(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(failslab); i++)
+		if (failslab[i].before[0])
+			write_file(failslab[i].file, failslab[i].before);
+}
+
 const char *faults_open(int *fail_nth)
 {
+	unsigned int i;
+	FILE *file;
 	int err;
 
 	mount_debugfs();
 	*fail_nth = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
 	if (*fail_nth < 0)
 		return wrong("no CONFIG_FAULT_INJECTION: fail-nth: %m");
-	err = write_file(FAILSLAB "/ignore-gfp-wait", "N");
-	if (!err)
-		err = write_file(FAILSLAB "/verbose", "0");
-	if (err)
-		return wrong("no CONFIG_FAILSLAB or no CONFIG_FAULT_INJECTION_DEBUG_FS: %s",
-			     strerror(-err));
+	for (i = 0; i < ARRAY_SIZE(failslab); i++) {
+		file = fopen(failslab[i].file, "r");
+		if (!file || !fgets(failslab[i].before,
+				    sizeof(failslab[i].before), file))
+			failslab[i].before[0] = '\0';
+		if (file)
+			fclose(file);
+		err = write_file(failslab[i].file, failslab[i].ours);
+		if (err) {
+			failslab_restore();
+			return wrong("no CONFIG_FAILSLAB or no CONFIG_FAULT_INJECTION_DEBUG_FS: %s",
+				     strerror(-err));
+		}
+	}
 	return NULL;
 }
 
@@ -463,8 +492,7 @@ void faults_close(int *fail_nth)
 	if (*fail_nth >= 0)
 		faults_end(*fail_nth);
 	close_fd(fail_nth);
-	write_file(FAILSLAB "/ignore-gfp-wait", "Y");
-	write_file(FAILSLAB "/verbose", "2");
+	failslab_restore();
 }
 
 /* ---- fences of sw_sync ---- */

@@ -30,8 +30,6 @@
 #define MAX_READERS	64
 #define MAX_PIPES	16
 
-#define CLEANUP_MS	20	/* vkms wants them after each writeback */
-
 #define FAST_HZ		500	/* many signals for the stress tests */
 #define NORMAL_HZ	25	/* slow enough to look at a pending fence */
 #define SLOW_HZ		2	/* pending until somebody ends it */

@@ -187,7 +187,6 @@ FIXTURE_SETUP(after_device_gone)
 			ASSERT_FINE(use_poll(f, NULL));
 		else
 			ASSERT_FINE(wait_untouched(f));
-		sleep_ms(CLEANUP_MS);
 		if (i >= 3)
 			ASSERT_FINE(use_info(f, 1));
 	}
@@ -258,7 +257,6 @@ static unsigned int read_while_signaling(struct __test_metadata *_metadata,
 			break;
 		atomic_store(&readers.n_fences, ++frames);
 		why = wait_untouched(&writebacks[frames - 1]);
-		sleep_ms(CLEANUP_MS);
 	}
 	EXPECT_EQ(NULL, why)
 		TH_LOG("%s", why);
