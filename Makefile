@@ -6,7 +6,7 @@ export BASE SERIES KSRC ARCH JOBS WRITEBACK_FENCE_ROUNDS KCSAN MINUTES SEED MUTA
 export CHECKS PATCHES
 export SUBSET TO TRAILERS VERSION CHANGELOG COVER SEND CONFIRM
 
-soak bench mutants check: export NEEDS_SERIES = 1
+soak bench mutants check sparse coccicheck backport: export NEEDS_SERIES = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help boot soak bench test kunit litmus sparse coccicheck mutants check tree export mail mail-test backport clean
@@ -40,6 +40,7 @@ soak: ## boot's and kunit's checks in a loop for MINUTES=n (default 10), arm64 a
 	@scripts/soak.sh
 
 bench: ## what fences cost with the series, without it and on 6.12: instructions, ns, bytes
+	@case '$(BASE)' in 6.12) echo 'error: BASE=6.12: bench compares with 6.12 anyway, leave BASE out' >&2; exit 1 ;; esac
 	@scripts/deps.sh source build arm64
 	@scripts/tree.sh --keep
 	@scripts/bench.sh

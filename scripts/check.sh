@@ -18,7 +18,15 @@ done
 [[ ${PATCHES:-1} =~ ^[0-9]+(-[0-9]+)?([,\ ][0-9]+(-[0-9]+)?)*$ ]] ||
 	die "PATCHES=$PATCHES: give numbers and ranges of them, such as 12-20,31"
 [ "$series" = all ] || die "check works on the series, not with SERIES=$series"
-[ ! -d "$tree" ] || "$top/scripts/bisect.sh" --list >"$logs/check-list.log"
+[ -z "$ksrc" ] || valid_ksrc
+if [ -d "$tree" ]; then
+	"$top/scripts/bisect.sh" --list >"$logs/check-list.log"
+else
+	n=$(list_patches | wc -l)
+	for c in $(tr ",-" "  " <<<"${PATCHES:-}"); do
+		[ "$((10#${c:0:9}))" -ge 1 ] && [ "$((10#${c:0:9}))" -le "$n" ] || die "PATCHES=$PATCHES: give numbers from 1 to $n"
+	done
+fi
 wanted() { [[ " $checks " == *" $1 "* ]]; }
 
 # What these checks need, and no more.
@@ -83,8 +91,12 @@ check applies "git am of the series on Debian's 7.2.x and 7.3.x${ksrc:+, and KSR
 # All others need the work tree. If there is none it is of no use to go on.
 if ! "$top/scripts/tree.sh" --keep; then
 	failed=$((failed + 1))
-	rows+=("FAILED   work tree      the series does not apply, see above; other checks did not run")
+	rows+=("FAILED   work tree      there is none, see above; other checks did not run")
 	finish
+fi
+if [ -z "$ksrc" ] && ! "$top/scripts/export.sh" --check >"$logs/check-exported.log" 2>&1; then
+	failed=$((failed + 1))
+	rows+=("FAILED   work tree      patches/ lacks what has changed there: 'make export' first")
 fi
 mend="mend it in ${tree#"$top"/} ('git rebase -i base'), 'make export', and run"
 "$top/scripts/bisect.sh" --list >"$logs/check-list.log"

@@ -17,6 +17,11 @@ base=${BASE:-$default_base}
 series=${SERIES:-all}
 ksrc=${KSRC:-}
 
+# ^C ends everything. A tool in between may catch it, and a script that ends with a code
+# of its own looks like a failed check. So the signal is what ends us: our caller notices.
+interrupted() { trap - "$1"; kill "-$1" "$BASHPID"; }
+trap 'interrupted INT' INT
+
 say() { printf '== %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
@@ -52,6 +57,16 @@ fi
 # shellcheck disable=SC2034
 kunit_suites=('dma-buf*' 'drm_fence' 'drm_managed' 'drm_validate*' 'drm_test_atomic*' 'drm_sched_basic*' 'drm_sched_lifetime*')
 
+# Before anything is unpacked for it.
+valid_ksrc() {
+	[ -e "$ksrc" ] || die "KSRC=$ksrc: no such directory"
+	[ -f "$ksrc/Kbuild" ] && [ -f "$ksrc/drivers/dma-buf/dma-fence.c" ] ||
+		die "KSRC=$ksrc: not a Linux source tree (no Kbuild or drivers/dma-buf/dma-fence.c)"
+	git -C "$ksrc" rev-parse --verify -q HEAD >/dev/null &&
+		[ "$(git -C "$ksrc" rev-parse --show-toplevel)" = "$ksrc" ] ||
+		die "KSRC=$ksrc: not the top of a git work tree with a commit (git init && git add -A && git commit)"
+}
+
 # Nothing is written or reset in the middle of a rebase.
 not_rebasing() {
 	local dir
@@ -77,13 +92,16 @@ with_dots() {
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
 	set +m
-	trap 'kill -- -$pid 2>/dev/null || :; wait $pid 2>/dev/null || :; echo " interrupted; the same command goes on from here" >&2; exit 130' INT TERM
+	local end='kill -- -$pid 2>/dev/null || :; wait $pid 2>/dev/null || :; echo " interrupted; the same command goes on from here" >&2; interrupted'
+	# shellcheck disable=SC2064
+	{ trap "$end INT" INT; trap "$end TERM" TERM; }
 	while kill -0 $pid 2>/dev/null; do
 		sleep 1
 		if (( (SECONDS - start) % 10 == 9 )); then printf '.'; fi
 	done
 	wait $pid || rc=$?
-	trap - INT TERM
+	trap 'interrupted INT' INT
+	trap - TERM
 	return $rc
 }
 

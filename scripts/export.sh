@@ -6,7 +6,7 @@
 
 case ${1:-} in ''|--check) ;; *) die "usage: export.sh [--check]" ;; esac
 [ "$series" = all ] || die "export works on the full series, not with SERIES=$series"
-[ -z "$ksrc" ] || die "export works on the default base, not with KSRC="
+[ -z "$ksrc" ] && [ "$base" = "$default_base" ] || die "export works on the default base, not with KSRC= or BASE="
 [ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
 not_rebasing
 [ -z "$(git -C "$tree" status --porcelain | head -n 1)" ] ||

@@ -6,7 +6,9 @@
 # mail.sh with SINK= knows no other server than a port of 127.0.0.1.
 . "$(dirname "$0")/common.sh"
 
-[ -z "${SEND:-}${TO:-}${SUBSET:-}${KSRC:-}${VERSION:-}" ] || die "mail-test takes no SEND, TO, SUBSET, KSRC or VERSION"
+for v in SEND TO TRAILERS SUBSET KSRC VERSION CHANGELOG COVER; do
+	[ -z "${!v:-}" ] || die "$v=${!v}: mail-test makes up its own, leave $v out"
+done
 [ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
 
 tmp=$(mktemp -d "$build/mail-test.XXXXXX")

@@ -28,20 +28,21 @@ declare -A needs=(
 )
 
 [ "$series" = all ] || die "mail works on the series, not with SERIES=$series"
-[[ $version =~ ^[1-9][0-9]*$ ]] || die "VERSION=$version: give a number"
+[[ $version =~ ^[1-9][0-9]?$ ]] || die "VERSION=$version: give a number, up to 99"
 [[ $sink =~ ^[0-9]*$ ]] || die "SINK=$sink: give a port of this machine"
 [ -z "$sink" ] || out=$build/outgoing-test
 case $send in ''|1) ;; *) die "SEND=$send: SEND=1 sends, without it nothing is sent" ;; esac
 subset=${subset// /}
-[ "$subset" != all ] || subset=$(IFS=,; echo "${!needs[*]}")
+[[ ,$subset, != *,all,* ]] || subset=$(IFS=,; echo "${!needs[*]}")
 for s in ${subset//,/ }; do
 	[ -n "${needs[$s]+known}" ] || die "SUBSET=$s: use all, or some of fixes core drivers i915 xe usb iio tests"
 done
 [ -n "${subset//,/}" ] || die "SUBSET=${SUBSET:-}: names no part of the series"
 for f in CHANGELOG COVER; do
-	[ -z "${!f:-}" ] || [ -s "${!f}" ] || die "$f=${!f}: no such file, or an empty one"
+	[ -z "${!f:-}" ] || { [ -f "${!f}" ] && [ -s "${!f}" ]; } || die "$f=${!f}: no such file, or an empty one"
 done
 [ "$version" = 1 ] || [ -n "${CHANGELOG:-}" ] || die "VERSION=$version: say with CHANGELOG=FILE what has changed"
+[ "$version" != 1 ] || [ -z "${CHANGELOG:-}" ] || die "CHANGELOG=$CHANGELOG: the first version has none, say VERSION=2"
 
 split() {	# SEPARATOR TEXT: one per line
 	tr "$1" '\n' <<<"$2" | sed 's/^[[:space:]]*//; s/[[:space:]]*$//; /^$/d'
@@ -188,6 +189,7 @@ title=$(patch_subject "$top/patches/0000-cover-letter.patch")
 	if [ -n "${COVER:-}" ]; then
 		note
 		sed '1d; 2{/^$/d}' "$COVER"
+		[ -z "${CHANGELOG:-}" ] || echo
 	else
 		if [ "$n" -lt ${#patches[@]} ]; then
 			echo "These are $n of the ${#patches[@]} patches of a series, its part for: ${subset//,/, }."

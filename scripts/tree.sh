@@ -12,12 +12,8 @@ who=(-c user.name=series -c user.email=series@localhost -c core.autocrlf=false -
 
 import_ksrc() {
 	local head
-	[ -e "$ksrc" ] || die "KSRC=$ksrc: no such directory"
-	[ -f "$ksrc/Kbuild" ] && [ -f "$ksrc/drivers/dma-buf/dma-fence.c" ] ||
-		die "KSRC=$ksrc: not a Linux source tree (no Kbuild or drivers/dma-buf/dma-fence.c)"
-	head=$(git -C "$ksrc" rev-parse --verify -q HEAD) &&
-		[ "$(git -C "$ksrc" rev-parse --show-toplevel)" = "$ksrc" ] ||
-		die "KSRC=$ksrc: not the top of a git work tree with a commit (git init && git add -A && git commit)"
+	valid_ksrc
+	head=$(git -C "$ksrc" rev-parse HEAD)
 	[ -z "$(git -C "$ksrc" status --porcelain -uno | head -n 1)" ] ||
 		say "KSRC has uncommitted changes: they are not used, only HEAD is"
 	if [ "$(cat "$base_tree/.git/imported" 2>/dev/null)" != "$head" ]; then
@@ -87,6 +83,9 @@ apply_series() {
 		err=$(git -C "$dir" apply --check "$p" 2>&1 || true)
 		failed=$(sed -n 's/^error: patch failed: \(.*\):\([0-9]*\)$/\1, line \2/p; s/^error: \(.*\): No such file.*/\1 (no such file)/p; s/^error: \(.*\): already exists.*/\1 (exists already)/p' <<<"$err" | head -n 1)
 		echo "error: $name does not apply: ${failed:-$(head -n 1 <<<"$err")}" >&2
+		failed=$(git -C "$base_tree" log -500 --format=%s base | grep -cxF -f <(cut -f 2 "$top/patches/subsets") || true)
+		[ "$failed" -eq 0 ] ||
+			echo "This tree has $failed patches of the series already, and not all of them can be told by their content: take a branch without them." >&2
 		echo "Nothing was changed. Rebase that patch in a work tree of the default base, or try another KSRC or BASE." >&2
 		return 1
 	done
@@ -94,6 +93,8 @@ apply_series() {
 }
 
 [ -d "$top/patches" ] && [ -n "$(list_patches)" ] || die "no patches in patches/"
+twice=$(list_patches | sed 's|.*/||' | cut -c1-4 | uniq -d | head -n 1)
+[ -z "$twice" ] || die "patches/ has two patches with the number $twice: 'git status patches' says which is left over"
 
 if [ -n "$ksrc" ]; then import_ksrc; else import_debian; fi
 [ "${1:-}" != --base ] || exit 0
