@@ -27,6 +27,8 @@ help: ## this list
 	@echo '  KCSAN=1  boot: look for data races instead of use after free'
 	@echo '  ROUNDS=n UPDATE=1  bench: boots of each kernel (default 5); copy the report to results/'
 	@echo '  SEED=n   soak: the seed of the first round (default: another one each time)'
+	@echo '  ARCH=    kunit: arm64 or x86_64, under QEMU; soak: um or arm64 alone'
+	@echo '  TO= TRAILERS= VERSION= CHANGELOG= COVER= SEND=   mail: see README, "Send it"'
 
 boot: ## boot the fixed kernel on arm64 in QEMU and run every check inside
 	@scripts/deps.sh source build arm64
