@@ -143,7 +143,10 @@ static void drm_sched_lifetime_queued(struct kunit *test)
 	lifetime_read(fence, name, sizeof(name));
 	KUNIT_EXPECT_STREQ(test, name, LIFETIME_NAME);
 
-	/* Not of use to anybody, but its last reference must not complain. */
+	/*
+	 * Not of use to anybody, but its last reference must not complain. The name
+	 * and the statistics of the entity are lost, as they would be in a driver.
+	 */
 	dma_fence_signal(&l.job->base.s_fence->scheduled);
 	dma_fence_signal(fence);
 	drm_sched_job_cleanup(&l.job->base);

@@ -1262,12 +1262,15 @@ static void fail_prepare(struct __test_metadata *_metadata, struct rig *r,
 		if (r->vgem < 0)
 			SKIP(return, "no vgem: load the module");
 	}
-	why = faults_open(&r->fail_nth);
-	if (why)
-		SKIP(return, "%s", why);
 	r->hz = FAST_HZ;
 	if (f->display)
 		ASSERT_FINE(rig_start(r));
+	/* Last: what it changes is only put back if nothing fails before the end. */
+	why = faults_open(&r->fail_nth);
+	if (why) {
+		display_destroy(&r->d);
+		SKIP(return, "%s", why);
+	}
 }
 
 static void fail_finish(struct __test_metadata *_metadata, struct rig *r)

@@ -225,7 +225,10 @@ FIXTURE_SETUP(vgem)
 		SKIP(return, "%s", why);
 	}
 	self->kmsg = kmsg_open();
-	ASSERT_FINE(vgem_open(&self->vgem));
+	why = vgem_open(&self->vgem);
+	if (why)
+		vgem_restore(self->was_loaded);
+	ASSERT_FINE(why);
 }
 
 FIXTURE_TEARDOWN(vgem)
