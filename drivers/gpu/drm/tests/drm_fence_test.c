@@ -793,6 +793,7 @@ static struct task_struct *late_task;
 
 static void fence_late_release(struct drm_device *drm)
 {
+	grace_periods_are_over();
 	late_task = slow_reader_start(late_reader->test, late_reader);
 	dma_fence_signal(late_reader->fence);
 	drm_mode_config_cleanup(drm);
@@ -819,7 +820,6 @@ static void drm_test_fence_mode_config_in_release_waits(struct kunit *test)
 	reader.fence = drm_crtc_create_fence(crtc);
 	KUNIT_ASSERT_NOT_NULL(test, reader.fence);
 
-	grace_periods_are_over();
 	late_reader = &reader;
 	fence_device_destroy(test, drm);
 	slow_reader_finish(test, &reader, late_task, &fence_late_driver, "CRTC:");

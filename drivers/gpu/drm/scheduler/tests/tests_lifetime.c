@@ -115,6 +115,27 @@ static void drm_sched_lifetime_canceled(struct kunit *test)
 }
 
 /*
+ * What kfree_rcu() gets is freed in batches. Have this CPU begin others, so that a
+ * name which was given to it is gone.
+ */
+static void lifetime_push_out_names(void)
+{
+	struct lifetime_name {
+		struct rcu_head rcu;
+		char name[sizeof(LIFETIME_NAME)];
+	} *name;
+	unsigned int i;
+
+	for (i = 0; i < 2000; i++) {
+		name = kmalloc_obj(*name);
+		if (name)
+			kfree_rcu(name, rcu);
+	}
+	rcu_barrier();
+	msleep(100);
+}
+
+/*
  * The scheduler ends while an entity has a job that was not given to it yet, as if
  * the device was unbound under a client that waits for another one. The driver keeps
  * the scheduler for the entity. Nothing signals the fence any more.
@@ -135,9 +156,10 @@ static void drm_sched_lifetime_queued(struct kunit *test)
 	drm_mock_sched_job_submit(l.job);
 	fence = dma_fence_get(&l.job->base.s_fence->finished);
 
+	migrate_disable();
 	drm_mock_sched_fini(l.sched);
-	synchronize_rcu();
-	rcu_barrier();
+	lifetime_push_out_names();
+	migrate_enable();
 
 	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 0);
 	lifetime_read(fence, name, sizeof(name));

@@ -228,7 +228,8 @@ FIXTURE_SETUP(vgem)
 	why = vgem_open(&self->vgem);
 	if (why)
 		vgem_restore(self->was_loaded);
-	ASSERT_FINE(why);
+	ASSERT_EQ(NULL, why)
+		TH_LOG("%s", why);
 }
 
 FIXTURE_TEARDOWN(vgem)
