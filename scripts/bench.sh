@@ -26,22 +26,17 @@ refresh() {
 # The benchmark on Linux 6.12: without the kinds of fence that it does not have.
 lts_tree() {
 	local dir=${trees[lts]} home=$build/linux-$lts.base
-	BASE=$lts KSRC='' "$top/scripts/tree.sh" --base
-	if [ ! -f "$dir/$dma_buf/Makefile" ]; then
-		need_space 2000 "a work tree of Linux $lts"
-		rm -rf "$dir"
-		git -C "$home" worktree prune
-		quietly "$logs/worktree.log" "checking out Linux $lts" git -C "$home" worktree add -q --detach "$dir" base
-	fi
+	SCOPE='' BASE=$lts KSRC='' "$top/scripts/stack.py" tree --base
+	if [ ! -f "$dir/$dma_buf/Makefile" ]; then own_tree "$dir" "base-$lts"; fi
 	sed '/\.inline_lock = true/d' "$tree/$dma_buf/$bench.c" | refresh "$dir/$dma_buf/$bench.c"
 	refresh "$dir/$dma_buf/$bench.h" <"$top/scripts/bench-$lts.h"
 	{
-		git -C "$home" show base:$dma_buf/Makefile
+		git -C "$home" show "base-$lts:$dma_buf/Makefile"
 		echo "obj-\$(CONFIG_DMABUF_KUNIT_BENCH) += $bench.o"
 		echo "CFLAGS_$bench.o := -include \$(src)/$bench.h"
 	} | refresh "$dir/$dma_buf/Makefile"
 	{
-		git -C "$home" show base:$dma_buf/Kconfig
+		git -C "$home" show "base-$lts:$dma_buf/Kconfig"
 		printf '\nconfig DMABUF_KUNIT_BENCH\n\ttristate "KUnit benchmark"\n\tdepends on KUNIT\n\tselect DMA_SHARED_BUFFER\n'
 	} | refresh "$dir/$dma_buf/Kconfig"
 }
@@ -98,8 +93,7 @@ measure() {
 	done
 }
 
-"$top/scripts/tree.sh" --keep
-SERIES=none "$top/scripts/tree.sh" --keep
+SCOPE='' SERIES=none "$top/scripts/stack.py" tree --keep
 lts_tree
 
 for kernel in series base lts; do arm64 $kernel; guest_kernel; done
@@ -147,7 +141,7 @@ done
 
 title="# Benchmark of dma_fence
 
-$(cat "$base_tree/.git/imported") with the series and without it, and $(cat "$build/linux-$lts.base/.git/imported"),
+$(base_name) with the series and without it, and $(git -C "$build/linux.git" log -1 --format=%s base-$lts),
 by \`make bench ROUNDS=$rounds\` with gcc $(gcc -dumpfullversion) and QEMU $($qemu --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')
 on $(nproc) CPUs, load $(cut -d' ' -f1 /proc/loadavg).
 "

@@ -18,7 +18,7 @@ results=$build/bisect-results
 kunit=./tools/testing/kunit/kunit.py
 
 [ "$series" = all ] || die "bisect.sh works on the series: not with SERIES=$series"
-[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
+have_tree
 
 mapfile -t commits < <(git -C "$tree" rev-list --reverse base..HEAD)
 n=${#commits[@]}

@@ -3,6 +3,7 @@
 # boot.sh: cross-build the tree for arm64, boot it in QEMU with 2 CPUs and run the
 # selftests and the KUnit suites inside, each in a boot of its own. Ends with a
 # table; fails if anything failed, on any splat, and on a guest that never reports.
+# TESTS= picks some, by the names of selftests and KUnit suites.
 # With KCSAN=1 the kernel has KCSAN in place of KASAN, and fails on the data races
 # that KCSAN reports in code that this series touches.
 . "$(dirname "$0")/common.sh"
@@ -12,20 +13,36 @@ rounds=${WRITEBACK_FENCE_ROUNDS:-100}
 kcsan=${KCSAN:-0}
 
 guest_config=(arm64-boot.config)
-if [ $kcsan = 1 ]; then
+if [ "$kcsan" = 1 ]; then
 	guest_config+=(arm64-kcsan.config)
 	guest_suffix=arm64-kcsan
 fi
 . "$top/scripts/guest.sh"
+have_tree
+suites=('dma-buf*' drm_fence 'drm_sched_lifetime*')
+mapfile -t programs < <(guest_programs)
+if [ -n "${TESTS:-}" ]; then
+	read -ra wanted <<<"${TESTS//,/ }"
+	all=" ${programs[*]} "
+	programs=() suites=()
+	for name in "${wanted[@]}"; do
+		if [[ $all == *" $name "* ]]; then
+			programs+=("$name")
+		elif kunit_known "$tree" "$name"; then
+			suites+=("$name")
+		else
+			die "there is no selftest or suite '$name' in ${tree#"$top"/}; it has:$all$(kunit_names "$tree" | paste -sd' ')"
+		fi
+	done
+fi
 guest_build
 
 # guest NAME SECONDS APPEND [QEMU-OPTION...]: boot, with the console in a log.
 guest() {
 	local name=$1
 	guest_log=$logs/boot-$name
-	[ $kcsan = 0 ] || guest_log=$guest_log-kcsan
-	[ "$series" = all ] || guest_log=$guest_log-unpatched
-	guest_log=$guest_log.log
+	[ "$kcsan" = 0 ] || guest_log=$guest_log-kcsan
+	guest_log=$guest_log${variant:+-$variant}.log
 	guest_rc=0
 	guest_start=$SECONDS
 	shift
@@ -46,7 +63,7 @@ result() {	# NAME OK? DETAIL
 # What a splat or a silent guest makes of a result that looked good.
 judge() {	# NAME OK? DETAIL
 	local splats detail=$3 ok=$2 time=$((SECONDS - guest_start))
-	if [ $kcsan = 1 ]; then
+	if [ "$kcsan" = 1 ]; then
 		"$top/scripts/races.sh" "$guest_log" "$out/vmlinux" >"$guest_log.races" || ok=1
 		detail="$detail; KCSAN: $(tail -n 1 "$guest_log.races")"
 		grep -v 'BUG: KCSAN' "$guest_log" >"$guest_log.rest" || true
@@ -58,8 +75,8 @@ judge() {	# NAME OK? DETAIL
 		ok=1
 		detail="$detail; $(wc -l <<<"$splats") splats: $(head -n 1 <<<"$splats" | cut -d: -f2- | cut -c1-90)"
 	fi
-	result "$1" $ok "$detail (${time} s)"
-	[ $ok = 0 ] || results+=("        log: ${guest_log#"$top"/}")
+	result "$1" "$ok" "$detail (${time} s)"
+	[ "$ok" = 0 ] || results+=("        log: ${guest_log#"$top"/}")
 }
 
 # A selftest in userspace, on vkms. Without KUnit, which lets kmemleak report what
@@ -86,7 +103,7 @@ run_selftest() {	# PROGRAM SECONDS APPEND [QEMU-OPTION...]
 # configfs do not survive them. KCSAN's kernel has no KASAN, which one case of each
 # program asks for, nor modules.
 may_skip='no_memory_for_device|no_memory_for_configfs'
-if [ $kcsan = 1 ]; then
+if [ "$kcsan" = 1 ]; then
 	may_skip="$may_skip|kernel_reports_use_after_free"
 	programs=("${programs[@]/fence_module_unload/}")
 fi
@@ -101,7 +118,7 @@ for name in ${programs[@]}; do
 done
 
 # The KUnit suites, at boot.
-for suite in 'dma-buf*' drm_fence 'drm_sched_lifetime*'; do
+for suite in "${suites[@]}"; do
 	name=kunit-$(tr -dc 'a-z0-9_-' <<<"$suite")
 	guest "$name" $((kcsan ? 2400 : 600)) "oops=panic kunit.enable=1 kunit.autorun=1 kunit.filter_glob=$suite kunit_shutdown=poweroff"
 	summary=$(cd "$tree" && tr -d '\r' <"$guest_log" | ./tools/testing/kunit/kunit.py parse 2>&1 | tee "$guest_log.parsed" | sed -n 's/.*Testing complete\. //p' | tail -n 1) || true
@@ -113,7 +130,12 @@ for suite in 'dma-buf*' drm_fence 'drm_sched_lifetime*'; do
 done
 
 echo
-echo "arm64, $(cat "$base_tree/.git/imported"), $([ "$series" = all ] && echo "with the series" || echo "without fixes, tests only")"
+case $series in
+all) with="with the stack" ;;
+none) with="without fixes, tests only" ;;
+topics) with="with the topics $topics" ;;
+esac
+echo "arm64, $(base_name), $with"
 printf '%s\n' "${results[@]}"
 echo "$((total - failed)) passed, $failed failed"
 [ $failed -eq 0 ]

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
-# check-series.sh: what can be said about the series without a long build. Prints
-# one line a check, and counts.
+# check-series.sh: what can be said about the stack without a long build. Prints one
+# line a check, and counts.
 . "$(dirname "$0")/common.sh"
 
-[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
+have_tree
+[ "$series" = all ] || die "check-series.sh is about the whole stack: not with TOPICS or SERIES=none"
 
 passed=0
 failed=0
 check() {	# NAME COMMAND...
 	local name=$1 log rc=0 start=$SECONDS
 	log=$logs/check-$(tr -cs 'a-z0-9\n' - <<<"${1,,}").log
-	check_log=$log
 	shift
 	"$@" >"$log" 2>&1 </dev/null || rc=$?
 	if [ $rc -eq 0 ]; then
@@ -25,44 +25,12 @@ check() {	# NAME COMMAND...
 	fi
 }
 
-# git am, patch by patch, onto the untouched base, without fuzz or 3-way.
-applies() {
-	local dir=$build/check-am p
-	rm -rf "$dir"
-	git -C "$base_tree" worktree prune
-	git -C "$base_tree" worktree add -q --detach "$dir" base
-	for p in $(list_patches); do
-		git -C "$dir" -c user.name=series -c user.email=series@localhost am -q "$p" ||
-			{ echo "$(basename "$p") does not apply"; return 1; }
-	done
-	git -C "$dir" diff --quiet HEAD "$(git -C "$tree" rev-parse HEAD)" ||
-		{ echo "patches/ and ${tree#"$top"/} give different trees"; return 1; }
-	rm -rf "$dir"
-	git -C "$base_tree" worktree prune
-}
-
-labelled() {
-	local p rc=0 n
-	for p in $(list_patches); do
-		case $(patch_subset "$(patch_subject "$p")") in
-		fixes|core|drivers|i915|xe|usb|iio|tests) ;;
-		*) echo "no subset, or an unknown one: $p"; rc=1 ;;
-		esac
-	done
-	n=$(grep -c . "$top/patches/subsets")
-	[ "$n" = "$(list_patches | wc -l)" ] || { echo "patches/subsets has $n lines for $(list_patches | wc -l) patches"; rc=1; }
-	! grep -l '^Signed-off-by:' "$top"/patches/*.patch || { echo "a Signed-off-by is the sender's to add"; rc=1; }
-	return $rc
-}
-
-if [ -z "$ksrc" ]; then
-	# tree.sh has applied them to KSRC, and skipped what it has already.
-	check "git am applies every patch" applies
+check "patches/series, cover letters, and no patch named by number" "$top/scripts/lint.py"
+if [ -z "$variant" ]; then
+	check "git am applies every patch and gives the work tree" "$top/scripts/stack.py" verify
+	check "in-tree files match the patches" "$top/scripts/stack.py" export --check
 fi
-check "every patch has a subset and no sign-off" labelled
-if [ -z "$ksrc" ]; then
-	check "in-tree files match the patches" "$top/scripts/export.sh" --check
-fi
+check "tree, export and rebase on a kernel of a few files" "$top/scripts/glue-test.sh"
 check "checkpatch --strict" "$top/scripts/checkpatch.sh"
 check "litmus tests with herd7" "$top/scripts/litmus.sh"
 "$top/scripts/debian.sh" tool sparse

@@ -3,30 +3,19 @@
 # check.sh: what a maintainer would look at before applying the series, from quick to
 # slow, with a table at the end. Fails if a check does; it goes on to the next one.
 #   CHECKS="docs bisect"   only these, by their names in the table
-#   PATCHES=12-20,31       bisect: only these
+#   TOPICS=a,b             topics, bisect: only these
 #   KSRC=DIR               on your own tree
 # What makes a check fail is said at the top of the script that it calls.
+export SCOPE=select
 . "$(dirname "$0")/common.sh"
 
-all="applies recipients checkpatch kernel-doc docs litmus sparse-um sparse-x86_64 sparse-arm64 coccicheck bisect"
+all="applies topics checkpatch kernel-doc docs litmus sparse-um sparse-x86_64 sparse-arm64 coccicheck bisect"
 checks=${CHECKS:-$all}
 checks=${checks//,/ }
 for c in $checks; do
 	[[ " $all " == *" $c "* ]] || die "CHECKS: there is no check '$c'; use some of: $all"
 done
 [ -n "${checks// /}" ] || die "CHECKS='${CHECKS:-}' names no check; use some of: $all"
-[[ ${PATCHES:-1} =~ ^[0-9]+(-[0-9]+)?([,\ ][0-9]+(-[0-9]+)?)*$ ]] ||
-	die "PATCHES=$PATCHES: give numbers and ranges of them, such as 12-20,31"
-[ "$series" = all ] || die "check works on the series, not with SERIES=$series"
-[ -z "$ksrc" ] || valid_ksrc
-if [ -d "$tree" ]; then
-	"$top/scripts/bisect.sh" --list >"$logs/check-list.log"
-else
-	n=$(list_patches | wc -l)
-	for c in $(tr ",-" "  " <<<"${PATCHES:-}"); do
-		[ "$((10#${c:0:9}))" -ge 1 ] && [ "$((10#${c:0:9}))" -le "$n" ] || die "PATCHES=$PATCHES: give numbers from 1 to $n"
-	done
-fi
 wanted() { [[ " $checks " == *" $1 "* ]]; }
 
 # What these checks need, and no more.
@@ -35,7 +24,7 @@ for c in $checks; do
 	case $c in
 	kernel-doc|sparse-um|sparse-x86_64) groups+=(build) ;;
 	docs) groups+=(build docs) ;;
-	sparse-arm64|bisect) groups+=(build arm64) ;;
+	sparse-arm64|topics|bisect) groups+=(build arm64) ;;
 	coccicheck) groups+=(coccinelle) ;;
 	esac
 done
@@ -48,7 +37,7 @@ check() {
 	shift 3
 	wanted "$name" || return 0
 	case $name in
-	applies|bisect)	# These have progress of their own, or a table.
+	applies|topics|bisect)	# These have progress of their own, or a table.
 		say "$what"
 		"$@" 2>&1 </dev/null | tee "$log" || rc=$? ;;
 	*)	quietly "$log" "$what" "$@" || rc=$? ;;
@@ -71,40 +60,22 @@ finish() {
 	exit 0
 }
 
-# Who has to get each patch, as MAINTAINERS of the base says: somebody who maintains
-# it, and a list besides the one that gets everything.
-recipients() {
-	local p rc=0
-	cd "$base_tree"
-	list_patches | xargs -P "$jobs" -I {} sh -c './scripts/get_maintainer.pl --no-git --no-git-fallback --no-fixes "$1" >"$2/$(basename "$1" .patch)"' sh {} "$1" || return 1
-	for p in "$1"/*; do
-		grep -qE '\((maintainer|supporter|odd fixer)[:)]' "$p" || { echo "no maintainer: $(basename "$p")"; rc=1; }
-		grep -E ' \(.*list[:)]' "$p" | grep -qv '^linux-kernel@' || { echo "no list: $(basename "$p")"; rc=1; }
-	done
-	echo "$(find "$1" -type f | wc -l) patches, $(cat "$1"/* | cut -d'(' -f1 | sort -u | wc -l) addresses"
-	return $rc
-}
-
-check applies "git am of the series on Debian's 7.2.x and 7.3.x${ksrc:+, and KSRC}" \
-	"rebase the patches that are named: 'make tree' and README, 'Change a patch'" "$top/scripts/applies.sh"
-
 # All others need the work tree. If there is none it is of no use to go on.
-if ! "$top/scripts/tree.sh" --keep; then
+if ! "$top/scripts/stack.py" tree --keep; then
 	failed=$((failed + 1))
 	rows+=("FAILED   work tree      there is none, see above; other checks did not run")
 	finish
 fi
-if [ -z "$ksrc" ] && ! "$top/scripts/export.sh" --check >"$logs/check-exported.log" 2>&1; then
+if [ -z "$variant" ] && ! "$top/scripts/stack.py" export --check >"$logs/check-exported.log" 2>&1; then
 	failed=$((failed + 1))
 	rows+=("FAILED   work tree      patches/ lacks what has changed there: 'make export' first")
 fi
-mend="mend it in ${tree#"$top"/} ('git rebase -i base'), 'make export', and run"
-"$top/scripts/bisect.sh" --list >"$logs/check-list.log"
+mend="mend it in ${tree#"$top"/} ('git rebase -i --update-refs $base_ref'), 'make export', and run"
 
-tmp=$(mktemp -d "$build/recipients.XXXXXX")
-trap 'rm -rf "$tmp"' EXIT
-check recipients "get_maintainer.pl on every patch (half a minute)" \
-	"see which file nobody maintains: ./scripts/get_maintainer.pl PATCH in ${base_tree#"$top"/}" recipients "$tmp"
+check applies "the topics on Debian's 7.2 and 6.12${ksrc:+, and on KSRC}" \
+	"nothing to do for a topic that is not meant for that kernel; 'make rebase' leaves a conflict to be mended" "$top/scripts/topics-check.py" applies
+check topics "each topic on its own, on what it needs: recipients, W=1 and sparse, its tests" \
+	"$mend 'make check CHECKS=topics TOPICS=NAME'; what was ok is kept" "$top/scripts/topics-check.py" check
 check checkpatch "checkpatch --strict" "$mend 'make check CHECKS=checkpatch'" "$top/scripts/checkpatch.sh"
 check kernel-doc "kernel-doc -Wall on every file that the series touches" \
 	"$mend 'make check CHECKS=kernel-doc'" "$top/scripts/docs.sh" kernel-doc
@@ -119,5 +90,5 @@ for arch in um x86_64 arm64; do
 done
 check coccicheck "the semantic patch, on base and series (6 minutes on 2 cores)" "'make coccicheck' shows the reports" "$top/scripts/coccicheck.sh"
 check bisect "every patch builds, without a new message, and passes its tests" \
-	"$mend 'make check CHECKS=bisect PATCHES=N'; what was ok is kept" "$top/scripts/bisect.sh"
+	"$mend 'make check CHECKS=bisect TOPICS=NAME'; what was ok is kept" "$top/scripts/bisect.sh"
 finish

@@ -4,7 +4,7 @@
 # Signed-off-by yet, and there is no git history to look commit ids up in.
 . "$(dirname "$0")/common.sh"
 
-[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
+have_tree
 mapfile -t patches < <(list_patches)
 cd "$tree"
 ./scripts/checkpatch.pl --strict --no-signoff --no-tree --root="$tree" --terse --show-types \

@@ -3,17 +3,10 @@
 # clean.sh: remove build/, unless a work tree has changes that are nowhere else.
 . "$(dirname "$0")/common.sh"
 
-[ -z "$ksrc" ] && [ "$base" = "$default_base" ] || die "clean removes all of build/: leave KSRC and BASE out"
-for state in "$build"/*.applied; do
-	[ -f "$state" ] || continue
-	dir=${state%.applied}
-	[ -d "$dir" ] || continue
-	tree=$dir
-	not_rebasing
-	read -r commit _ <"$state"
-	[ "$(git -C "$dir" rev-parse HEAD)" = "$commit" ] && [ -z "$(git -C "$dir" status --porcelain | head -n 1)" ] ||
-		die "${dir#"$top"/} has changes of its own: commit them and 'make export' keeps them, or remove build/ by hand"
-done
+[ -z "$variant" ] || die "clean removes all of build/: leave KSRC, BASE, SERIES and TOPICS out"
+changed=$("$top/scripts/stack.py" changed | head -n 1)
+[ -z "$changed" ] ||
+	die "$changed has changes of its own: commit them and 'make export' keeps them, or remove build/ by hand"
 # Out of the way first, so that an interrupted clean leaves nothing half there.
 gone=$top/build.rm.$$
 say "removing build/ (minutes on a slow disk)"

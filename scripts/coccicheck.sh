@@ -6,11 +6,11 @@
 . "$(dirname "$0")/common.sh"
 
 [ "$series" = all ] || die "coccicheck.sh compares the base with the series: not with SERIES=$series"
-[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
+have_tree
 cocci=$tree/scripts/coccinelle/misc/dma_fence.cocci
 [ -f "$cocci" ] || die "${tree#"$top"/} has no ${cocci#"$tree"/}"
-# shellcheck disable=SC2046
-export spatch="spatch -D report --very-quiet --no-show-diff --timeout 120 --cocci-file $cocci $(sed -n 's|^// Options: ||p' "$cocci") -I include"
+options=$(sed -n 's|^// Options: ||p' "$cocci")
+export spatch="spatch -D report --very-quiet --no-show-diff --timeout 120 --cocci-file $cocci $options -I include"
 
 reports() {	# TREE LOG
 	cd "$1"

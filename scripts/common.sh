@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2034
 # Sourced by every script here: names of places, messages, and the few helpers
 # that more than one script needs.
 
@@ -11,12 +12,6 @@ build=$top/build
 logs=$build/logs
 jobs=${JOBS:-$(nproc)}
 
-# What the user may set on make's command line.
-default_base=7.3
-base=${BASE:-$default_base}
-series=${SERIES:-all}
-ksrc=${KSRC:-}
-
 # ^C ends everything. A tool in between may catch it, and a script that ends with a code
 # of its own looks like a failed check. So the signal is what ends us: our caller notices.
 interrupted() { trap - "$1"; kill "-$1" "$BASHPID"; }
@@ -25,10 +20,9 @@ trap 'interrupted INT' INT
 say() { printf '== %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-case $series in all|none) ;; *) die "SERIES=$series: use 'all' (default) or 'none' (base plus tests only)" ;; esac
-[ -z "${NEEDS_SERIES:-}" ] || [ "$series" = all ] || die "SERIES=$series: this is about the series, leave SERIES out"
-unset NEEDS_SERIES
-[[ $base =~ ^[0-9]+\.[0-9]+$ ]] || die "BASE=$base: give major.minor, such as 7.3; the newest point release is taken"
+case $top in
+*[[:space:]:]*) die "$top: the kernel does not build below a directory with a blank or a colon in its name" ;;
+esac
 for v in JOBS MINUTES ROUNDS WRITEBACK_FENCE_ROUNDS; do
 	[[ ${!v:-1} =~ ^[1-9][0-9]*$ ]] || die "$v=${!v}: give a number, 1 or more"
 done
@@ -39,41 +33,52 @@ done
 
 mkdir -p "$logs" 2>/dev/null || die "cannot create $logs: no permission or no space"
 
-# One id per source of the kernel, so that KSRC= and BASE= never share objects.
-if [ -n "$ksrc" ]; then
-	ksrc=$(realpath -m -- "$ksrc")
-	src_id=ksrc-$(basename "$ksrc")-$(printf %s "$ksrc" | cksum | cut -d' ' -f1)
-else
-	src_id=linux-$base
+# What BASE, KSRC, SERIES and TOPICS mean:
+#   tree, base_tree	the work tree that this is about, and the untouched base of it
+#   base_ref		the tag of that base, in both
+#   series		all, none (tests only) or topics (only those in $topics)
+#   variant		'' for build/linux, or what tells the tree from it
+#   base, default_base, ksrc
+# Where a script only takes some topics of the stack, as SCOPE=select says, these are in
+# $selected, and the tree is that of the stack.
+tree='' base_tree='' base_ref='' series='' topics='' selected='' variant='' base='' default_base='' ksrc=''
+if [ -z "${no_places:-}" ]; then
+	places=$("$top/scripts/stack.py" env) || exit 1
+	eval "$places"
 fi
-base_tree=$build/$src_id.base		# the untouched base, branch "base"
-if [ "$series" = none ]; then
-	tree=$build/$src_id-unpatched
-else
-	tree=$build/$src_id
+
+# One at a time in a checkout: they share work trees and objects.
+if [ -z "${SERIES_LOCKED:-}" ]; then
+	exec 9<"$top"
+	if ! flock -n 9; then
+		say "another make is at work in this checkout; waiting for its end"
+		flock 9
+	fi
+	export SERIES_LOCKED=1
 fi
 
-# The KUnit suites of the series, and of what it touches.
-# shellcheck disable=SC2034
-kunit_suites=('dma-buf*' 'drm_fence' 'drm_managed' 'drm_validate*' 'drm_test_atomic*' 'drm_sched_basic*' 'drm_sched_lifetime*')
+have_tree() { [ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"; }
+base_name() { git -C "$tree" log -1 --format=%s "$base_ref"; }
 
-# Before anything is unpacked for it.
-valid_ksrc() {
-	[ -e "$ksrc" ] || die "KSRC=$ksrc: no such directory"
-	[ -f "$ksrc/Kbuild" ] && [ -f "$ksrc/drivers/dma-buf/dma-fence.c" ] ||
-		die "KSRC=$ksrc: not a Linux source tree (no Kbuild or drivers/dma-buf/dma-fence.c)"
-	git -C "$ksrc" rev-parse --verify -q HEAD >/dev/null &&
-		[ "$(git -C "$ksrc" rev-parse --show-toplevel)" = "$ksrc" ] ||
-		die "KSRC=$ksrc: not the top of a git work tree with a commit (git init && git add -A && git commit)"
-}
+# The patches, in order; of some topics if they are named.
+list_patches() { "$top/scripts/stack.py" patches "$@"; }
 
-# Nothing is written or reset in the middle of a rebase.
-not_rebasing() {
-	local dir
-	for dir in rebase-merge rebase-apply; do
-		[ ! -d "$(git -C "$tree" rev-parse --path-format=absolute --git-path $dir)" ] ||
-			die "a rebase is in progress in ${tree#"$top"/}: there, 'git rebase --continue' goes on and 'git rebase --abort' drops it"
-	done
+# Nobody's git configuration has a say in it.
+plain_git() { GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 git "$@"; }
+
+# A work tree of build/linux.git at COMMIT, for a script of its own. Files that stay the
+# same keep their time, so that little is built again.
+own_tree() {	# DIR COMMIT
+	local git=$build/linux.git
+	if [ "$(realpath -q "$(git -C "$1" rev-parse --git-common-dir 2>/dev/null)")" != "$(realpath "$git")" ]; then
+		need_space 3000 "a work tree"
+		rm -rf "$1"
+		git -C "$git" worktree prune
+		quietly "$logs/worktree.log" "checking out ${1#"$top"/}" git -C "$git" worktree add -q --detach "$1" "$2"
+	fi
+	# Without the refresh it writes files anew that were only touched.
+	git -C "$1" update-index -q --refresh || true
+	git -C "$1" checkout -q -f --detach "$2"
 }
 
 # need_space MEGABYTES WHAT
@@ -86,22 +91,23 @@ need_space() {
 # with_dots LOG COMMAND...: a long step with its output in LOG and a dot every ten
 # seconds. In a process group of its own, so that ^C ends all of it.
 with_dots() {
-	local log=$1 pid rc=0 start=$SECONDS
+	local log=$1 pid rc=0 start=$SECONDS signal
 	shift
 	set -m
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
 	set +m
-	local end='kill -- -$pid 2>/dev/null || :; wait $pid 2>/dev/null || :; echo " interrupted; the same command goes on from here" >&2; interrupted'
+	local end='kill -- -$pid 2>/dev/null || :; wait $pid 2>/dev/null || :'
+	end+='; echo " interrupted; the same command goes on from here" >&2 || :; interrupted'
 	# shellcheck disable=SC2064
-	{ trap "$end INT" INT; trap "$end TERM" TERM; }
+	for signal in INT TERM HUP; do trap "$end $signal" $signal; done
 	while kill -0 $pid 2>/dev/null; do
 		sleep 1
 		if (( (SECONDS - start) % 10 == 9 )); then printf '.'; fi
 	done
 	wait $pid || rc=$?
 	trap 'interrupted INT' INT
-	trap - TERM
+	trap - TERM HUP
 	return $rc
 }
 
@@ -115,83 +121,49 @@ quietly() {
 	if [ $rc -ne 0 ]; then
 		echo ' FAILED'
 		tail -n 15 "$log" | sed 's/^/    /'
-		[ "$(df -Pm "$build" | awk 'NR == 2 { print $4 }')" -ge 10 ] || echo "error: no space is left under build/" >&2
+		[ "$(df -Pm "$build" | awk 'NR == 2 { print $4 }')" -ge 10 ] ||
+			echo "error: no space is left under build/" >&2
 		echo "error: $what failed (exit $rc); the whole log is ${log#"$top"/}" >&2
 		return 1
 	fi
 	echo " done ($((SECONDS - start)) s)"
 }
 
-# The patches of the series, in order; with "tests" only those that carry no fix.
-list_patches() {
-	local p subject
-	for p in "$top"/patches/[0-9][0-9][0-9][0-9]-*.patch; do
-		case $p in */0000-*) continue ;; esac
-		if [ "${1:-all}" = tests ]; then
-			subject=$(patch_subject "$p")
-			[ "$(patch_subset "$subject")" = tests ] || continue
-		fi
-		echo "$p"
-	done
+# The KUnit suites of the stack, and of what it touches.
+kunit_suites=('dma-buf*' 'drm_fence' 'drm_managed' 'drm_validate*' 'drm_test_atomic*'
+	'drm_sched_basic*' 'drm_sched_lifetime*')
+kunit=./tools/testing/kunit/kunit.py
+kunit_boot=(--kernel_args seccomp=on --kernel_args ncpus=2)
+
+# The names of the suites in a tree that may be built with them.
+kunit_names() {	# SRC
+	git -C "$1" grep -h -A 3 'struct kunit_suite ' -- drivers/dma-buf drivers/gpu/drm/tests drivers/gpu/drm/scheduler |
+		sed -n 's/.*\.name = "\([^"]*\)".*/\1/p' | sort -u
 }
 
-patch_subject() { git mailinfo /dev/null /dev/null <"$1" | sed -n 's/^Subject: //p'; }
-
-# What a work tree was made from: the patches, and the base.
-tree_sum() {
-	local kind=all
-	[ "$series" = all ] || kind=tests
-	# shellcheck disable=SC2046
-	cat $(list_patches $kind) "$base_tree/.git/imported" | cksum | tr ' ' -
+# kunit_known SRC GLOB: whether one of them is meant
+kunit_known() {
+	local name
+	while read -r name; do
+		# shellcheck disable=SC2053
+		[[ $name != ${2%%.*} ]] || return 0
+	done < <(kunit_names "$1")
+	return 1
 }
 
-# patches/subsets says for each subject which tree the patch is meant for.
-patch_subset() {
-	awk -F '\t' -v s="$1" '$2 == s { print $1; exit }' "$top/patches/subsets"
-}
-
-# A part of the series as commits, without a work tree: chain_start GIT COMMIT, then
-# chain_add PATCH for each. $chain is the last commit. $how says what became of the
-# patch: applied, 3-way, already (the tree has it), or failed, and then $where.
-# Nobody's git configuration has a say in it. $by signs for what has no author yet.
-by=(series series@localhost)
-plain_git() { GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 git "$@"; }
-chain_git() { GIT_INDEX_FILE=$chain_tmp/index plain_git -C "$chain_at" -c core.autocrlf=false "$@"; }
-
-chain_start() {
-	chain_at=$1
-	chain=$2
-	chain_tmp=${chain_tmp:-$(mktemp -d "$build/chain.XXXXXX")}
-	chain_git read-tree "$chain"
-}
-
-chain_add() {	# PATCH [TRAILER...]
-	local t=$chain_tmp subject author email tree trailers=()
-	plain_git mailinfo -b "$t/message" "$t/diff" <"$1" >"$t/info"
-	shift
-	how=applied
-	if ! chain_git apply --cached "$t/diff" 2>"$logs/apply.log"; then
-		where=$(sed -n 's/^error: patch failed: \(.*\):\([0-9]*\)$/\1, line \2/p; s/^error: \(.*\): No such file.*/\1 (no such file)/p; s/^error: \(.*\): does not exist.*/\1 (no such file)/p; s/^error: \(.*\): already exists.*/\1 (exists already)/p' "$logs/apply.log" | head -n 1)
-		if chain_git apply --cached --check -R "$t/diff" 2>/dev/null; then
-			how=already
-			return 0
-		elif chain_git apply --cached -3 "$t/diff" >>"$logs/apply.log" 2>&1; then
-			how=3-way
-		else
-			how=failed
-			chain_git read-tree "$chain"
-			return 1
-		fi
-	fi
-	subject=$(sed -n 's/^Subject: //p' "$t/info")
-	author=$(sed -n 's/^Author: //p' "$t/info")
-	email=$(sed -n 's/^Email: //p' "$t/info")
-	[ "$email" != series@localhost ] || { author=${by[0]}; email=${by[1]}; }
-	for trailer; do trailers+=(--trailer "$trailer"); done
-	tree=$(chain_git write-tree)
-	chain=$({ echo "$subject"; echo; cat "$t/message"; } | git stripspace |
-		plain_git interpret-trailers --no-divider --if-exists addIfDifferent "${trailers[@]}" |
-		GIT_AUTHOR_NAME=$author GIT_AUTHOR_EMAIL=$email \
-		GIT_COMMITTER_NAME=${by[0]} GIT_COMMITTER_EMAIL=${by[1]} \
-		chain_git commit-tree "$tree" -p "$chain") || die "git commit-tree failed, with no space left?"
+# kunit_exec SRC OUT LOG GLOB [OPTION...]: boot the kernel in OUT and run the suites of one
+# glob. kunit.py's output is in LOG.log, the kernel's in LOG.kernel.log. Then $cases is what
+# it says of them all, $ran their number, and $splats what the kernel says besides.
+# Returns what kunit.py does: a splat is the caller's to judge.
+kunit_exec() {
+	local src=$1 out=$2 log=$3 glob=$4 rc=0
+	shift 4
+	rm -f "$out/test.log"
+	(cd "$src" && $kunit exec --build_dir="$out" "${kunit_boot[@]}" "$@" "$glob") >"$log.log" 2>&1 </dev/null || rc=$?
+	cp -f "$out/test.log" "$log.kernel.log" 2>/dev/null || : >"$log.kernel.log"
+	splats=$("$top/scripts/splats.sh" "$log.kernel.log") || true
+	cases=$(sed -n 's/.*Testing complete\. //p' "$log.log" | tail -n 1)
+	ran=$(sed -n 's/.*Ran \([0-9]*\) tests.*/\1/p' <<<"$cases")
+	ran=${ran:-0}
+	return $rc
 }

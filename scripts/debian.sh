@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 # Packages from newer Debian suites, without touching the system's sources:
-#   debian.sh source VERSION   newest linux-source-VERSION into build/download
+#   debian.sh source VERSION   linux-source-VERSION into build/download: what patches/base
+#                              names, or one that is there, or else the newest
+#   debian.sh newest VERSION   the newest
 #   debian.sh tool sparse|herd7   a wrapper in build/tools/bin, run through
 #                                 that suite's own loader and C library
 . "$(dirname "$0")/common.sh"
@@ -54,21 +56,53 @@ fetch() {
 	echo "$download/$file"
 }
 
-case ${1:-} in
-source)
-	version=${2:-}
-	[ -n "$version" ] || die "usage: debian.sh source VERSION"
-	have=$(ls -t "$download"/linux-source-"$version"_*.deb 2>/dev/null | head -n 1 || true)
-	if [ -z "$have" ]; then
-		update
-		newest=
-		while read -r v; do
-			if [ -z "$newest" ] || dpkg --compare-versions "$v" gt "$newest"; then newest=$v; fi
-		done < <(apt-cache "${opts[@]}" madison "linux-source-$version" | awk -F ' *\\| *' '{ print $2 }')
-		[ -n "$newest" ] || die "BASE=$version: Debian has no package linux-source-$version"
-		need_space 400 "the download of the base kernel"
-		have=$(fetch "linux-source-$version=$newest")
+# The newest of a version that Debian has.
+newest() {
+	local v found=
+	while read -r v; do
+		if [ -z "$found" ] || dpkg --compare-versions "$v" gt "$found"; then found=$v; fi
+	done < <(apt-cache "${opts[@]}" madison "linux-source-$1" | awk -F ' *\\| *' '{ print $2 }')
+	[ -n "$found" ] || die "BASE=$1: Debian has no package linux-source-$1"
+	echo "$found"
+}
+
+# The package that patches/base names, if it is there or Debian still has it.
+pinned() {	# PACKAGE VERSION SUM
+	local deb=$download/$1_$2_all.deb
+	if [ -f "$deb" ] && ! sha256sum --quiet --status -c <<<"$3  $deb"; then
+		say "${deb#"$top"/} is damaged: it is fetched again" >&2
+		rm -f "$deb"
 	fi
+	if [ ! -f "$deb" ]; then
+		update
+		apt-cache "${opts[@]}" madison "$1" | awk -F ' *\\| *' '{ print $2 }' | grep -qxF "$2" || return 1
+		need_space 400 "the download of the base kernel"
+		deb=$(fetch "$1=$2") || exit 1
+		sha256sum --quiet --status -c <<<"$3  $deb" ||
+			die "${deb#"$top"/} has not the sha256 that patches/base gives"
+	fi
+	echo "$deb"
+}
+
+case ${1:-} in
+source|newest)
+	version=${2:-}
+	[ -n "$version" ] || die "usage: debian.sh source|newest VERSION"
+	read -r pin package wanted sum <"$top/patches/base"
+	if [ "$1" = source ] && [ "$pin" = "$version" ]; then
+		if pinned "$package" "$wanted" "${sum#sha256:}"; then exit; fi
+	elif [ "$1" = source ]; then
+		# shellcheck disable=SC2012
+		have=$(ls -t "$download/linux-source-${version}_"*.deb 2>/dev/null | head -n 1 || true)
+		if [ -n "$have" ]; then echo "$have"; exit; fi
+	fi
+	update
+	number=$(newest "$version")
+	have=$download/linux-source-${version}_${number}_all.deb
+	need_space 400 "the download of the base kernel"
+	[ -f "$have" ] || have=$(fetch "linux-source-$version=$number")
+	[ "$1" != source ] || [ "$pin" != "$version" ] ||
+		say "Debian has no $package $wanted any more, which patches/base names: taking $number" >&2
 	echo "$have"
 	;;
 tool)
@@ -101,6 +135,6 @@ tool)
 	mv "$tools/bin/$tool.tmp" "$tools/bin/$tool"
 	;;
 *)
-	die "usage: debian.sh source VERSION | tool sparse|herd7"
+	die "usage: debian.sh source|newest VERSION | tool sparse|herd7"
 	;;
 esac

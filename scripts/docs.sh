@@ -12,10 +12,10 @@
 unset ARCH
 
 [ "$series" = all ] || die "docs.sh compares the base with the series: not with SERIES=$series"
-[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
+have_tree
 case ${1:-} in kernel-doc|html) ;; *) die "usage: docs.sh kernel-doc|html" ;; esac
 log=$logs/docs-$1
-touched=$(git -C "$tree" diff --name-only base HEAD)
+touched=$(git -C "$tree" diff --name-only "$base_ref" HEAD)
 sources=$(grep -E '^(drivers|include|lib|kernel|mm)/.*\.[ch]$' <<<"$touched" || true)
 
 kernel_doc() (	# SRC
@@ -72,6 +72,6 @@ for which in base series; do
 	messages "$src" <"$log.$which.raw" >"$log.$which"
 done
 new=$(comm -13 "$log.base" "$log.series" | while read -r message; do exists "$message" || echo "$message"; done)
-[ -z "$new" ] || { echo "new with the series:"; echo "$new"; }
+[ -z "$new" ] || { echo "new with the stack:"; echo "$new"; }
 echo "$figure, messages: base $(wc -l <"$log.base"), series $(wc -l <"$log.series")"
 [ -z "$new" ]

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # Sourced by the scripts that boot a kernel for userspace checks: builds the
 # kernel, its selftests and an initramfs, and boots them with 2 CPUs.
 # Set guest_arch (arm64 under QEMU, or um) and guest_config (files in configs/)
-# before guest_build. Then $programs are the selftests that this tree has.
+# before guest_build. $programs are the selftests for it, of those that guest_programs says.
 
 guest_arch=${guest_arch:-arm64}
 guest_suffix=${guest_suffix:-$guest_arch}
 out=$tree.$guest_suffix
 root=$out/initramfs
 selftest=tools/testing/selftests/drivers/dma-buf
-qemu=qemu-system-aarch64
+qemu="qemu-system-aarch64"
 
 case $guest_arch in
 arm64)
@@ -29,12 +29,12 @@ um)
 	;;
 esac
 
-kmake() { make -C "$tree" ARCH="$guest_arch" CROSS_COMPILE=$cross O="$out" -j"$jobs" "$@"; }
+kmake() { make -C "$tree" ARCH="$guest_arch" CROSS_COMPILE="$cross" O="$out" -j"$jobs" "$@"; }
 
 guest_configure() {
 	(cd "$top/configs" && cat "${guest_config[@]}") >"$out/fragment.config"
 	if ! cmp -s "$out/fragment.config" "$out/fragment.used"; then
-		kmake KCONFIG_ALLCONFIG="$out/fragment.config" $defaults
+		kmake KCONFIG_ALLCONFIG="$out/fragment.config" "$defaults"
 		cp "$out/fragment.config" "$out/fragment.used"
 	fi
 }
@@ -44,13 +44,13 @@ guest_userspace() {
 	[ "$arch" != um ] || arch=x86
 	rm -rf "$root"
 	mkdir -p "$root/dev"
-	${cross}gcc -static -O2 -Wall -Wextra -Werror -o "$root/init" "$top/scripts/boot-init.c"
+	"${cross}gcc" -static -O2 -Wall -Wextra -Werror -o "$root/init" "$top/scripts/boot-init.c"
 	make -C "$tree" ARCH="$arch" O="$out.headers" headers
 	# The selftests exactly as kselftest builds them, but static.
-	make -C "$tree/$selftest" ARCH="$arch" CROSS_COMPILE=$cross OUTPUT="$out" \
+	[ ${#programs[@]} -eq 0 ] || make -C "$tree/$selftest" ARCH="$arch" CROSS_COMPILE="$cross" OUTPUT="$out" \
 		KHDR_INCLUDES="-isystem $out.headers/usr/include" LDFLAGS=-static \
 		"${programs[@]/#/$out/}"
-	cp "${programs[@]/#/$out/}" "$root/"
+	[ ${#programs[@]} -eq 0 ] || cp "${programs[@]/#/$out/}" "$root/"
 	if [ -f "$out/drivers/gpu/drm/vkms/vkms.ko" ]; then
 		modules=$root/lib/modules/$(cat "$out/include/config/kernel.release")
 		mkdir -p "$modules"
@@ -64,9 +64,9 @@ guest_kernel() {
 	local want name=${guest_name:-$guest_suffix}
 	if [ "$guest_arch" = arm64 ]; then
 		command -v $qemu >/dev/null || die "$qemu is missing: apt-get install qemu-system-arm"
-		command -v ${cross}gcc >/dev/null || die "${cross}gcc is missing: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+		command -v "${cross}gcc" >/dev/null || die "${cross}gcc is missing: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 	fi
-	[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
+	have_tree
 	need_space 4000 "the $name kernel"
 	mkdir -p "$out"
 	quietly "$logs/boot-config-$name.log" "configuring $name" guest_configure
@@ -75,19 +75,20 @@ guest_kernel() {
 		grep -qxF "$want" "$out/.config" || die "configs/: '$want' did not make it into the configuration of this tree"
 	done < <(awk -F= '/^CONFIG_/ { last[$1] = $0 } /^# CONFIG_/ { delete last[$2] } END { for (o in last) print last[o] }' \
 		<(sed 's/^# \(CONFIG_[A-Z0-9_]*\) is not set/# CONFIG_=\1/' "$out/fragment.config"))
-	quietly "$logs/boot-build-$name.log" "building the $name kernel (6 minutes from cold on 2 cores)" kmake $image modules
+	quietly "$logs/boot-build-$name.log" "building the $name kernel (6 minutes from cold on 2 cores)" kmake "$image" modules
 }
 
-# The kernel, and an initramfs with the checks.
-guest_build() {
+# The selftests that this tree has.
+guest_programs() {
 	local name
-	guest_kernel
-
-	# Those that this tree has: an older series may have only the first.
-	programs=()
 	for name in out_fence_lifetime writeback_fence_lifetime fence_module_unload fence_uapi fence_faults; do
-		[ ! -f "$tree/$selftest/$name.c" ] || programs+=("$name")
+		[ ! -f "$tree/$selftest/$name.c" ] || echo "$name"
 	done
+}
+
+# The kernel, and an initramfs with $programs.
+guest_build() {
+	guest_kernel
 	quietly "$logs/boot-userspace-$guest_suffix.log" "building the userspace checks" guest_userspace
 }
 

@@ -6,7 +6,7 @@
 # its output in the tree, and forgives any outcome of a test with a data race.
 . "$(dirname "$0")/common.sh"
 
-[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
+have_tree
 "$top/scripts/debian.sh" tool herd7
 # The model's files refer to each other by relative names.
 cd "$tree/tools/memory-model"

@@ -16,13 +16,13 @@ work=$build/mutants
 out=$build/mutants.kunit-um
 config=$build/mutants.config
 log=$logs/mutant
-kunit=./tools/testing/kunit/kunit.py
-boot=(--kernel_args seccomp=on --kernel_args ncpus=2 --kernel_args kasan_multi_shot)
 
-[ "$series" = all ] || die "mutants.sh breaks the series: SERIES=none has nothing to break"
+[ "$series" = all ] || die "mutants.sh breaks the series: without it there is nothing to break"
 
 list=
 if [ "${1:-}" = --list ]; then list=1; shift; fi
+# shellcheck disable=SC2086
+[ $# -gt 0 ] || { set -f; set -- ${MUTANTS:-}; set +f; }
 known=" "
 patches=()
 for p in "$top"/mutants/[0-9]*.patch; do
@@ -34,22 +34,14 @@ done
 for n; do [[ $known == *" $n "* ]] || die "there is no mutant '$n' in mutants/"; done
 if [ -n "$list" ]; then printf '%s\n' "${patches[@]#"$top"/}"; exit; fi
 
-[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
+have_tree
 [ -z "$(git -C "$tree" status --porcelain -uno | head -n 1)" ] ||
 	say "${tree#"$top"/} has uncommitted changes: they are not used, only HEAD is"
 
 header() { sed -n "/^---/q; s/^$2: //p" "$1"; }
 
-# A work tree of this git, on the commit of the real one. Files that stay the same
-# keep their time, so little is built again.
-git -C "$base_tree" worktree prune
 commit=$(git -C "$tree" rev-parse HEAD)
-if [ "$(realpath -q "$(git -C "$work" rev-parse --git-common-dir 2>/dev/null)")" != "$(realpath "$base_tree/.git")" ]; then
-	need_space 3000 "a work tree"
-	rm -rf "$work"
-	git -C "$base_tree" worktree prune
-	quietly "$logs/worktree.log" "checking out the series" git -C "$base_tree" worktree add -q --detach "$work" "$commit"
-fi
+own_tree "$work" "$commit"
 cd "$work"
 reset() { git reset -q --hard "$commit"; }
 reset
@@ -108,11 +100,10 @@ run() {
 run_kunit() {	# SUITE.CASE KUNIT-OPTIONS...
 	local glob=$1 rc=0
 	shift
-	: >"$out/test.log"
-	$kunit exec --build_dir="$out" "${boot[@]}" "$@" --timeout 150 "$glob" >"$log.log" 2>&1 </dev/null || rc=$?
-	sed -n "/# Subtest: ${glob%.*}\$/,\$p" "$out/test.log" >"$log.kernel.log"
+	kunit_exec "$work" "$out" "$log" "$glob" "$@" --kernel_args kasan_multi_shot --timeout 150 || rc=$?
+	sed -n "/# Subtest: ${glob%.*}\$/,\$p" "$out/test.log" >"$log.kernel.log" 2>/dev/null || :
 	[ -s "$log.kernel.log" ] || return 2
-	! grep -q 'Ran [0-9]* tests: skipped: [0-9]*$' "$log.log" || return 2
+	[[ ! $cases =~ tests:\ skipped:\ [0-9]+$ ]] || return 2
 	[ $rc -ne 0 ] || return 0
 	why=$("$top/scripts/splats.sh" "$log.kernel.log" | head -n 1 | sed 's/^[^ ]*: //') || true
 	[ -n "$why" ] || why=$(grep -a -m 1 -oE '# .*: (EXPECTATION|ASSERTION) FAILED at .*' "$log.kernel.log" | sed 's/^# [^ ]* /failed: /; s/EXPECTATION FAILED at .*\//at /') || true

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # Sourced by what compiles single objects with W=1: which ones, and how their object
 # directory is configured. um has dma-buf and the DRM core, x86_64 the drivers, arm64
 # those that do not build for x86.
@@ -10,7 +10,7 @@ arm='^drivers/gpu/drm/imagination/'
 # Every C file that the series touches, and every issuer of fences.
 object_files() {	# ARCH
 	{
-		git -C "$tree" diff --name-only base HEAD -- 'drivers/*.c'
+		git -C "$tree" diff --name-only "$base_ref" HEAD -- 'drivers/*.c'
 		git -C "$tree" grep -lE '\<dma_fence_init(64)?\(' HEAD -- 'drivers/*.c' | sed 's/^HEAD://'
 	} | grep -v '/i915/selftests/' | sort -u | case $1 in
 	um) grep -E "$core" ;;

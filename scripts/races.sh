@@ -8,7 +8,7 @@
 [ $# -eq 2 ] && [ -f "$1" ] && [ -f "$2" ] || die "usage: races.sh LOG VMLINUX"
 cross=
 ! file -b "$2" | grep -q aarch64 || [ "$(uname -m)" = aarch64 ] || cross=aarch64-linux-gnu-
-touched=$(git -C "$base_tree" diff --name-only base "$(git -C "$tree" rev-parse HEAD)" -- '*.[ch]')
+touched=$(git -C "$tree" diff --name-only "$base_ref" HEAD -- '*.[ch]')
 
 # "function+0x1/0x2" of the access on each side, one report a line
 reports=$(tr -d '\r' <"$1" | sed 's/^\[[ 0-9.]*\] *//' | awk '
@@ -39,6 +39,7 @@ while read -r count sides; do
 		elsewhere=$((elsewhere + 1))
 		echo "race elsewhere, reported $count times:"
 	fi
+	# shellcheck disable=SC2001
 	sed 's/^/    /' <<<"$where"
 done <<<"$reports"
 echo "$ours races in files of the series, $elsewhere elsewhere"

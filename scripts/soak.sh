@@ -15,7 +15,7 @@ case ${ARCH:-} in
 um|arm64) archs=("$ARCH") ;;
 *) die "ARCH=$ARCH: use um or arm64, or neither for both" ;;
 esac
-[ "$series" = all ] || die "soak.sh runs the series: SERIES=none fails in the first minute, see 'make boot SERIES=none'"
+[ "$series" = all ] || die "soak.sh runs the stack: without fixes it fails in the first minute, see 'make boot SERIES=none'"
 
 # Without dma-buf-fence-chain: its test_wait_backward takes minutes under emulation, and
 # fails if the machine is busy, with or without the series.
@@ -54,6 +54,7 @@ for arch in "${archs[@]}"; do
 		devices=()
 	fi
 	. "$top/scripts/guest.sh"
+	mapfile -t programs < <(guest_programs)
 	guest_build
 	list=$(IFS=,; echo "${programs[*]}")
 	log[$arch]=$logs/soak-$arch.log
@@ -70,10 +71,10 @@ trap 'kill ${pid[*]} 2>/dev/null || :; echo "interrupted" >&2; exit 130' INT TER
 say "soaking for $minutes minutes, seed $seed; a round that has begun a test gets to its end"
 start=$SECONDS
 while :; do
-	for i in {1..60}; do
+	for _ in {1..60}; do
 		alive=0
 		for arch in "${archs[@]}"; do ! kill -0 "${pid[$arch]}" 2>/dev/null || alive=1; done
-		[ $alive = 1 ] || break
+		[ "$alive" = 1 ] || break
 		sleep 1
 	done
 	for arch in "${archs[@]}"; do
@@ -86,12 +87,12 @@ while :; do
 			state[$arch]=silent
 		fi
 	done
-	[ $alive = 1 ] || break
+	[ "$alive" = 1 ] || break
 done
 
 failed=0
 echo
-echo "soak of $(cat "$base_tree/.git/imported") with the series, $minutes minutes, seed $seed"
+echo "soak of $(base_name) with the series, $minutes minutes, seed $seed"
 for arch in "${archs[@]}"; do
 	end=$(tr -d '\r' <"${log[$arch]}" | sed -n 's/.*boot-init: soak \(rounds=[0-9]* failed=[0-9]*\).*/\1/p' | tail -n 1)
 	splats=$("$top/scripts/splats.sh" "${log[$arch]}") || true

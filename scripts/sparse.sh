@@ -7,7 +7,7 @@
 
 [ $# -gt 0 ] || die "usage: sparse.sh um|x86_64|arm64..."
 [ "$series" = all ] || die "sparse.sh compares the base with the series: not with SERIES=$series"
-[ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"
+have_tree
 
 . "$top/scripts/objects.sh"
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # splats.sh LOG...: print every kernel splat in the logs, one line each, and fail
 # if there is any. KUnit and kselftest do not see what other threads splat.
+no_places=1 SERIES_LOCKED=1
 . "$(dirname "$0")/common.sh"
 
 pattern='BUG:|kernel BUG at|WARNING:|KASAN:|KCSAN:|UBSAN:|ODEBUG:|Oops|Kernel panic|Unable to handle|'

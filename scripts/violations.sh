@@ -7,7 +7,6 @@
 
 out=$tree.kunit-um
 [ -x "$out/linux" ] || die "there is no KUnit kernel yet: run 'make kunit' first"
-cd "$tree"
 
 passed=0
 failed=0
@@ -15,11 +14,8 @@ while read -r name report; do
 	[ -n "$name" ] || continue
 	log=$logs/violation-$name
 	rc=0
-	./tools/testing/kunit/kunit.py exec --build_dir="$out" --kernel_args seccomp=on --kernel_args ncpus=2 \
-		--kernel_args dmabuf_kunit.provoke=1 --timeout 60 "dma-buf-fence-violations.$name" \
-		>"$log.log" 2>&1 </dev/null || rc=$?
-	cp -f "$out/test.log" "$log.kernel.log" 2>/dev/null || : >"$log.kernel.log"
-	if [ $rc -eq 0 ] && grep -q 'tests: passed: 1$' "$log.log" && grep -aqF "$report" "$log.kernel.log"; then
+	kunit_exec "$tree" "$out" "$log" "dma-buf-fence-violations.$name" --kernel_args dmabuf_kunit.provoke=1 --timeout 60 || rc=$?
+	if [ $rc -eq 0 ] && [[ $cases == *'tests: passed: 1' ]] && grep -aqF "$report" "$log.kernel.log"; then
 		passed=$((passed + 1))
 		echo "  $name: reported, \"$report\""
 	else

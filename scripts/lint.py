@@ -1,0 +1,70 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""lint.py: what patches/series, the cover letters and the texts have to be like.
+
+Topics are posted one at a time, so no text may name a patch by a number or by its place.
+"""
+
+import re, sys
+import stack
+
+MOST_PATCHES, MOST_LINES = 12, 60
+NUMBERED = re.compile(
+    r"\bpatch(es)? (no\. ?)?\d+\b|\[PATCH \d[^\]]*\]?|\b0(?!000)\d\d\d-[A-Za-z][\w-]*"
+    r"|\b(previous|preceding|next|following|earlier|later) patch(es)?\b"
+    r"|\bpatch(es)? (before|after) (it|this|that|them)\b"
+    r"|\b(later|earlier|further on|further down|before) in (this|the) (patch )?series\b"
+    r"|\b(next|previous) (topic|series)\b", re.I)
+bad = []
+
+
+def wrong(path, text):
+    bad.append(f"{stack.short(path)}: {text}")
+
+
+def texts(path, text, first=1):
+    """Across the ends of lines, as texts are filled."""
+    for match in NUMBERED.finditer(re.sub(r"\s", " ", text)):
+        line = first + text.count("\n", 0, match.start())
+        wrong(path, f"line {line}: '{match[0]}': give its subject")
+
+
+def message(path):
+    head, _, rest = path.read_text().partition("\n\n")
+    return head, re.split(r"(?m)^---$|^diff --git ", rest)[0]
+
+
+topics = stack.read_series()
+count = 0
+for name, topic in topics.items():
+    files, directory = stack.patch_files(name), stack.patches / name
+    cover = directory / "0000-cover-letter.patch"
+    count += len(files)
+    if not files:
+        wrong(directory, "has no patches")
+    if topic.kind == "post" and len(files) > MOST_PATCHES:
+        wrong(directory, f"has {len(files)} patches: nobody reads more than {MOST_PATCHES}")
+    if len(files) > 1 and not cover.exists():
+        wrong(directory, "has several patches and no cover letter")
+    if cover.exists():
+        head, text = message(cover)
+        if f"[PATCH 00/{len(files)}] " not in head:
+            wrong(cover, f"is not [PATCH 00/{len(files)}]")
+        body, _, ident = text.rstrip().rpartition("\n")
+        if not re.fullmatch(rf"change-id: \d{{8}}-dma-fence-{name}-[0-9a-f]{{12}}", ident):
+            wrong(cover, f"has no last line 'change-id: 20261126-dma-fence-{name}-' and 12 digits")
+        if (lines := len(body.strip().split("\n"))) > MOST_LINES:
+            wrong(cover, f"has {lines} lines of text: {MOST_LINES} are enough")
+    for path in files:
+        head, text = message(path)
+        if "<series@localhost>" in head and re.search(r"(?m)^Signed-off-by:", text):
+            wrong(path, "has a Signed-off-by, which is the sender's to add")
+    for path in directory.rglob("*.patch"):
+        head, text = message(path)
+        texts(path, text, head.count("\n") + 3)
+for path in [stack.top / "README.md", *(stack.top / "Documentation").rglob("*")]:
+    if path.is_file():
+        texts(path, path.read_text())
+print(*bad, sep="\n")
+print(f"{count} patches in {len(topics)} topics")
+sys.exit(1 if bad else 0)

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# run.sh [-t] "PACKAGES" SCRIPT [ARGUMENT...]: what a target of the Makefile does, with
+# the checkout to itself: install what it needs (groups of deps.sh), with -t make the work
+# tree, then run SCRIPT. What is wrong on the command line is refused before all that.
+command -v git >/dev/null && command -v python3 >/dev/null || "$(dirname "$0")/deps.sh" source
+. "$(dirname "$0")/common.sh"
+
+tree_first=
+if [ "$1" = -t ]; then tree_first=1; shift; fi
+read -ra groups <<<"$1"
+script=$2
+shift 2
+
+arch=${ARCH:-}
+case $script:$arch in
+kunit.sh:|kunit.sh:um|soak.sh:um|*.sh:|*.py:) ;;
+kunit.sh:arm64|kunit.sh:x86_64|soak.sh:arm64) groups+=("$arch") ;;
+kunit.sh:*) die "ARCH=$arch: use um, arm64 or x86_64" ;;
+soak.sh:*) die "ARCH=$arch: use um or arm64, or neither for both" ;;
+*) die "ARCH is for 'make kunit' and 'make soak'" ;;
+esac
+[ "$script" != soak.sh ] || [ "$arch" = um ] || groups+=(arm64)
+[ -z "${SUITES:-}" ] || [ "$script" = kunit.sh ] || die "SUITES is for 'make kunit'"
+[ -z "${TESTS:-}" ] || [ "$script" = boot.sh ] || die "TESTS is for 'make boot'"
+[ "$script" != bench.sh ] || [ "$base" != 6.12 ] || die "BASE=6.12: bench compares with 6.12 anyway, leave BASE out"
+[ "$script" != mutants.sh ] || "$top/scripts/mutants.sh" --list >/dev/null
+
+[ ${#groups[@]} -eq 0 ] || "$top/scripts/deps.sh" "${groups[@]}"
+[ -z "$tree_first" ] || "$top/scripts/stack.py" tree --keep
+exec "$top/scripts/$script" "$@"

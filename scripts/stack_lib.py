@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What stack.py and its likes share: git, patches/, and the branches of build/linux.git."""
+
+import contextlib, hashlib, json, os, re, shutil, subprocess, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+
+top = Path(__file__).resolve().parent.parent
+build, patches = top / "build", top / "patches"
+store, logs, main_tree = build / "linux.git", build / "logs", build / "linux"
+ours = "series <series@localhost>"
+date = "2026-01-01T00:00:00Z"
+
+# Nobody's git configuration has a say in it.
+clean_env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+clean_env |= dict(GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_NOSYSTEM="1", LC_ALL="C",
+                  GIT_COMMITTER_NAME="series", GIT_COMMITTER_EMAIL="series@localhost",
+                  GIT_COMMITTER_DATE=date, GIT_AUTHOR_NAME="series", GIT_EDITOR="true",
+                  GIT_AUTHOR_EMAIL="series@localhost", GIT_CONFIG_COUNT="1",
+                  GIT_CONFIG_KEY_0="safe.directory", GIT_CONFIG_VALUE_0="*")
+by_am = {k: v for k, v in clean_env.items() if not k.startswith("GIT_AUTHOR")}
+
+TEST_FILES = re.compile(r"drivers/dma-buf/(st-|\.kunitconfig)|drivers/gpu/drm/(scheduler/)?tests/"
+                        r"|tools/testing/|Documentation/|scripts/coccinelle/|MAINTAINERS$")
+TEST_BUILD = re.compile(r"drivers/(dma-buf|gpu/drm|gpu/drm/scheduler)/"
+                        r"(Makefile|Kconfig(\.debug)?|\.gitignore)$")
+
+
+def say(text):
+    print("==", text, flush=True)
+
+
+def die(text):
+    sys.stdout.flush()
+    sys.exit("error: " + text)
+
+
+def short(path):
+    return os.path.relpath(path, top)
+
+
+def git(*args, at=None, rc=False, raw=False, env=clean_env):
+    """What git prints; with rc= the whole result, whatever its exit code is."""
+    run = subprocess.run(["git", *map(str, args)], cwd=at or store, env=env,
+                         capture_output=True, stdin=subprocess.DEVNULL)
+    if rc:
+        return run
+    if run.returncode:
+        die(f"git {args[0]}: " + run.stderr.decode(errors="replace").strip().split("\n")[-1])
+    return run.stdout if raw else run.stdout.decode(errors="replace").rstrip("\n")
+
+
+def rev(name, at=None):
+    return git("rev-parse", "-q", "--verify", f"{name}^{{commit}}", at=at,
+               rc=True).stdout.decode().strip() if (at or store).is_dir() else ""
+
+
+def is_ancestor(a, b):
+    return git("merge-base", "--is-ancestor", a, b, rc=True).returncode == 0
+
+
+def last(mapping):
+    return next(reversed(mapping), None)
+
+
+def step(what, *argv):
+    """A long command: its output in a log, and a dot every ten seconds."""
+    print(f"== {what} ", end="", flush=True)
+    start, log = time.time(), logs / "step.log"
+    with open(log, "w") as out:
+        run = subprocess.Popen(list(map(str, argv)), stdin=subprocess.DEVNULL, stdout=out,
+                               stderr=out, env=clean_env)
+        while True:
+            try:
+                run.wait(10)
+                break
+            except subprocess.TimeoutExpired:
+                print(".", end="", flush=True)
+    if run.returncode:
+        print(" FAILED")
+        die(f"{what} failed: " + (log.read_text().strip().split("\n")[-1] or f"see {short(log)}"))
+    print(f" done ({time.time() - start:.0f} s)", flush=True)
+
+
+def need_space(megabytes, what):
+    free = shutil.disk_usage(build).free >> 20
+    if free < megabytes:
+        die(f"{what} needs {megabytes} MiB under build/, only {free} MiB are free")
+
+
+# ---- patches/ -------------------------------------------------------------------------
+
+def read_series():
+    """The lines of patches/series as topics, in order."""
+    topics, where = {}, "patches/series"
+    if not (patches / "series").is_file():
+        die("no patches/series")
+    for n, line in enumerate((patches / "series").read_text().splitlines(), 1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        if len(words) != 5:
+            die(f"{where}, line {n}: give name, tree, kind, stable and needs")
+        name, needs = words[0], words[4].split(",") if words[4] != "-" else []
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or name.startswith("base-"):
+            die(f"{where}, line {n}: '{name}' is no name for a topic")
+        if name in topics:
+            die(f"{where}, line {n}: '{name}' is there twice")
+        if needs == ["*"]:
+            needs = list(topics)
+        for other in needs:
+            if other not in topics:
+                die(f"{where}, line {n}: {name} needs '{other}', which is not before it")
+        full = {o for need in needs for o in [need, *topics[need].needs]}
+        topics[name] = SimpleNamespace(name=name, tree=words[1], kind=words[2], stable=words[3],
+                                       direct=needs, needs=[t for t in topics if t in full])
+    if not topics:
+        die(f"{where} has no topic")
+    for directory in sorted(patches.iterdir()):
+        if directory.is_dir() and directory.name not in topics:
+            die(f"patches/{directory.name} has no line in {where}")
+    return topics
+
+
+def known(names, topics):
+    for name in names:
+        if name not in topics:
+            die(f"there is no topic '{name}'; use some of: {' '.join(topics)}")
+    return [t for t in topics if t in names]
+
+
+def patch_files(topic, root=patches):
+    found = sorted((root / topic).glob("[0-9][0-9][0-9][0-9]-*.patch"))
+    numbers = [p.name[:4] for p in found]
+    for n in numbers:
+        if numbers.count(n) > 1:
+            die(f"patches/{topic} has two patches with the number {n}: "
+                "'git status patches' says which is left over")
+    return [p for p in found if not p.name.startswith("0000-")]
+
+
+def digest(files):
+    return hashlib.sha1(b"".join(f.name.encode() + f.read_bytes() for f in files)).hexdigest()
+
+
+def wanted(topics):
+    """What the branches are made from."""
+    return [base_line(), *([t, digest(patch_files(t))] for t in topics if patch_files(t))]
+
+
+def base_line():
+    try:
+        line = (patches / "base").read_text().split()
+    except OSError:
+        die("no patches/base")
+    if len(line) != 4:
+        die("patches/base: give version, package, its version, and sha256:SUM")
+    return " ".join(line)
+
+
+# ---- the branches ---------------------------------------------------------------------
+
+@contextlib.contextmanager
+def scratch(commit):
+    """A work tree without files, in which git am and git cherry-pick are quick."""
+    path = build / f"stack.{os.getpid()}"
+    git("worktree", "add", "-q", "--no-checkout", "--detach", path, commit)
+    run = lambda *args, **how: git("-c", "core.sparseCheckout=true", *args, at=path, **how)
+    try:
+        info = Path(run("rev-parse", "--absolute-git-dir"), "info")
+        info.mkdir(exist_ok=True)
+        (info / "sparse-checkout").write_text("/MAINTAINERS\n")
+        run("read-tree", "-mu", "HEAD")
+        yield run
+    finally:
+        shutil.rmtree(path)
+        git("worktree", "prune")
+
+
+def am_all(base, topics, root=patches, state=None):
+    """git am of every patch, in order: the commit that each topic ends with."""
+    files = {t: patch_files(t, root) for t in topics if patch_files(t, root)}
+    ends, at = {}, base
+    # What the state of the stack has of it already, if that has the same base.
+    if state and state.get("want") and rev("refs/series/base") == base:
+        for topic, was in zip(files, state["want"][1:]):
+            if was != [topic, digest(files[topic])] or not rev(state["branches"][topic]):
+                break
+            ends[topic] = at = state["branches"][topic]
+    with scratch(at) as run:
+        for topic in list(files)[len(ends):]:
+            done = run("am", "-q", "--keep-non-patch", *files[topic], rc=True, env=by_am)
+            if done.returncode:
+                text = (done.stdout + done.stderr).decode(errors="replace")
+                n = int(run("rev-list", "--count", f"{at}..HEAD"))
+                why = re.findall(r"^error: (?:patch failed: )?(.*)", text, re.M) or [text[:200]]
+                die(f"{short(files[topic][n])} does not apply: {why[0]}")
+            ends[topic] = at = run("rev-parse", "HEAD")
+    return ends
+
+
+def rebasing(tree):
+    return any(Path(git("rev-parse", "--path-format=absolute", "--git-path", d, at=tree)).is_dir()
+               for d in ("rebase-merge", "rebase-apply"))
+
+
+def not_rebasing(tree):
+    if tree.is_dir() and rebasing(tree):
+        die(f"a rebase is in progress in {short(tree)}: there, 'git rebase --continue' goes on "
+            "and 'git rebase --abort' drops it")
+
+
+def state_of(tree):
+    try:
+        return json.loads(Path(f"{tree}.applied").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def keep_state(tree, **state):
+    new = Path(f"{tree}.applied.new")
+    new.write_text(json.dumps(state, indent=1) + "\n")
+    new.rename(f"{tree}.applied")
+
+
+def standing():
+    """The base that the stack stands on now, also after a rebase by hand."""
+    head = rev("HEAD", at=main_tree) or rev(last(state_of(main_tree).get("branches", {})) or "")
+    found = [c for ref in ("onto", "base") if head and (c := rev(f"refs/series/{ref}"))
+             and is_ancestor(c, head)]
+    # Both, if one is a later commit of the same git.
+    return next((c for c in found if all(is_ancestor(o, c) for o in found)), "")
+
+
+def line_of(commit):
+    """What patches/base says of a base that was imported."""
+    return git("config", f"base.{commit}.line", rc=True).stdout.decode().strip() if commit else ""
+
+
+def set_branches(ends, old, base):
+    """All but the last, which moves with the work tree."""
+    for topic, commit in list(ends.items())[:-1]:
+        git("update-ref", f"refs/heads/{topic}", commit)
+    for topic in old:
+        if topic not in ends:
+            git("update-ref", "-d", f"refs/heads/{topic}")
+    git("update-ref", "refs/series/base", base)
+    git("update-ref", "-d", "refs/series/onto")
+
+
+def ends_of(topics, base):
+    """The commit that each topic ends with, if the branches lie on each other in order."""
+    before, ends = base, {}
+    for topic in topics:
+        ends[topic] = rev(f"refs/heads/{topic}")
+        if not ends[topic]:
+            commits([topic], base)
+        if not is_ancestor(before, ends[topic]):
+            die(f"branch {topic} is not on top of the topic before it: patches/series and the "
+                f"branches have to be in the same order, see 'git log --oneline --decorate'")
+        before = ends[topic]
+    head, end = rev("HEAD", at=main_tree), last(topics)
+    if head != before:
+        where = git("symbolic-ref", "-q", "--short", "HEAD", at=main_tree, rc=True).stdout.decode()
+        die(f"{short(main_tree)} is on {where.strip() or head[:12]}, and the last topic ends with "
+            f"branch {end}: 'git checkout {end}' there, or give {where.strip() or 'what is on top'}"
+            " a line in patches/series")
+    return ends
+
+
+def commits(topics, base):
+    """The commits of each topic: id, subject, and whether it is a test patch."""
+    result, before = {}, base
+    for topic in topics:
+        end = rev(f"refs/heads/{topic}")
+        if not end:
+            die(f"there is no branch {topic} in {short(main_tree)}: 'git branch {topic} COMMIT' "
+                f"there makes one; or take patches/{topic} and its line away")
+        result[topic] = []
+        text = git("log", "--reverse", "--topo-order", "--no-renames", "--name-only",
+                   "--format=%x01%H%x02%s", f"{before}..{end}")
+        for entry in text.split("\x01")[1:]:
+            head, *files = [line for line in entry.split("\n") if line]
+            result[topic].append(SimpleNamespace(
+                id=head.split("\x02")[0], subject=head.split("\x02")[1],
+                test=any(TEST_FILES.match(f) for f in files) and
+                all(TEST_FILES.match(f) or TEST_BUILD.match(f) for f in files)))
+        before = end
+    return result
