@@ -70,7 +70,7 @@ boot() {
 	count)	set -- -smp 1 -accel tcg,thread=single -icount shift=0,sleep=off ;;
 	*)	set -- -smp 2 -accel tcg,thread=multi ;;
 	esac
-	exec timeout -k 5 1200 $qemu -machine virt -cpu max -m 1G "$@" -display none -monitor none -nic none \
+	exec timeout -k 5 1200 "$qemu" -machine virt -cpu max -m 1G "$@" -display none -monitor none -nic none \
 		-serial "file:$log" -no-reboot -kernel "$out/arch/arm64/boot/Image" -initrd "$initramfs" \
 		-append "console=ttyAMA0 $args vkms.create_default_dev=0 selftest=fence_bench selftest_timeout=900"
 }

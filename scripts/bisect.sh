@@ -1,58 +1,53 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
-# bisect.sh [--list]: whether `git bisect` can stop at any patch of the series. Fails if
+# bisect.sh: whether `git bisect` can stop at any patch of the stack. Fails if
 #   - a patch does not build: the KUnit kernel for UML, the objects of objects.sh for
 #     x86-64 and arm64, the selftests if it touches them;
 #   - one of these gives a message with W=1 that the commit before it did not give;
 #   - a KUnit suite that is there at that patch fails on UML, or leaves a splat.
-# PATCHES=12-20,31 checks these, counted as the commits of the work tree on its base,
-# which are the numbers in patches/ unless KSRC has some already. A result is kept by
-# content of the commit, of its parent, and of what decides how they are built, so that
-# an interrupted run goes on, and a second one only says 'ok before'.
-# --list prints the numbers, to check PATCHES=.
+# TOPICS=a,b checks the patches of these. A result is kept by content of the commit, of its
+# parent, and of what decides how they are built, so that an interrupted run goes on, and
+# a second one only says 'ok before'.
+export SCOPE=select
 . "$(dirname "$0")/common.sh"
 . "$top/scripts/objects.sh"
 
 work=$build/bisect
 results=$build/bisect-results
-kunit=./tools/testing/kunit/kunit.py
 
 [ "$series" = all ] || die "bisect.sh works on the series: not with SERIES=$series"
 have_tree
 
-mapfile -t commits < <(git -C "$tree" rev-list --reverse base..HEAD)
-n=${#commits[@]}
-commits=("$(git -C "$tree" rev-parse base)" "${commits[@]}")	# patch i is commits[i]
-wrong="PATCHES=${PATCHES:-}: give numbers from 1 to $n and ranges of them, such as 12-20,31"
-chosen=()
-PATCHES=${PATCHES:-1-$n}
-for part in ${PATCHES//,/ }; do
-	[[ $part =~ ^([0-9]{1,4})(-([0-9]{1,4}))?$ ]] || die "$wrong"
-	from=$((10#${BASH_REMATCH[1]}))
-	to=$((10#${BASH_REMATCH[3]:-$from}))
-	[ $from -ge 1 ] && [ $from -le $to ] && [ $to -le "$n" ] || die "$wrong"
-	for ((i = from; i <= to; i++)); do chosen[i]=1; done
+# The patches of the tree: its commit, and topic/number, which on another base than that of
+# the stack goes by the subject.
+mapfile -t commits < <(git -C "$tree" rev-list --reverse "$base_ref"..HEAD)
+commits=("$(git -C "$tree" rev-parse "$base_ref^{commit}")" "${commits[@]}")	# patch i is commits[i]
+declare -A place=()
+for topic in $topics; do
+	n=0
+	while read -r subject; do
+		n=$((n + 1))
+		place[$subject]=$topic/$n
+	done < <(git -C "$tree" log --reverse --format=%s "$("$top/scripts/stack.py" commits "$topic")")
 done
-[ ${#chosen[@]} -gt 0 ] || die "$wrong"
-if [ "${1:-}" = --list ]; then echo "${!chosen[@]}"; exit; fi
+chosen=() label=([0]=base)
+for ((i = 1; i < ${#commits[@]}; i++)); do
+	label[i]=${place[$(git -C "$tree" log -1 --format=%s "${commits[i]}")]:-?/$i}
+	[ -n "$selected" ] && [[ " $selected " != *" ${label[i]%/*} "* ]] || chosen[i]=1
+done
+n=$((${#commits[@]} - 1))
+[ ${#chosen[@]} -gt 0 ] || die "none of the patches of $selected is in ${tree#"$top"/}"
 
-# Objects of the same source have to be the same, so that a kernel that has passed
-# its tests is known again.
-export LOCALVERSION='' KBUILD_BUILD_VERSION=1 KBUILD_BUILD_USER=series KBUILD_BUILD_HOST=localhost
-export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 2026'
+same_objects
 arches=(um x86_64 arm64)
 [ "$(uname -m)" = x86_64 ] || arches=(um arm64)
 mkdir -p "$results"
 config=$build/bisect.config
-{ cat "$top/configs/kunit-uml.config"; echo '# CONFIG_LOCALVERSION_AUTO is not set'; } >"$config"
+uml_config >"$config"
 for arch in "${arches[@]}"; do object_files "$arch" >"$results/objects-$arch"; done
 
 # What a result depends on besides the commits.
-how=$({
-	cat "$config" "$results"/objects-* "$top/scripts/bisect.sh" "$top/scripts/objects.sh"
-	gcc --version
-	aarch64-linux-gnu-gcc --version 2>&1
-} | git hash-object --stdin)
+how=$(how_built "$results"/objects-* "$top/scripts/bisect.sh")
 key() { git -C "$tree" rev-parse "${commits[$1 - 1]}^{tree}" "${commits[$1]}^{tree}" | cat - <(echo "$how") | git hash-object --stdin; }
 
 changed() { git -C "$tree" diff --name-only "${commits[$1 - 1]}" "${commits[$1]}" -- "${@:2}"; }
@@ -64,17 +59,6 @@ concerns() {	# NUMBER ARCH
 	changed "$1" . ':!Documentation' ':!tools' ':!scripts/coccinelle' ':!MAINTAINERS' | grep -qvxF "${others[@]}"
 }
 
-build_kernel() (
-	cd "$work"
-	# W=1 makes the test of an option fail while a directory for generated headers is
-	# missing, and then KASAN is left out without a word: make those without it.
-	if [ ! -f "$work.um/.prepared" ]; then
-		$kunit config --build_dir="$work.um" --kunitconfig="$config" &&
-		make ARCH=um O="$work.um" -j"$jobs" prepare && touch "$work.um/.prepared" || exit 1
-	fi
-	$kunit build --build_dir="$work.um" --kunitconfig="$config" --jobs="$jobs" --make_options W=1 || exit 1
-	grep -q -e -fsanitize=kernel-address "$work.um/init/.main.o.cmd" || { echo "error: this kernel has no KASAN"; exit 1; }
-)
 build_objects() (	# ARCH
 	list=()
 	CROSS_COMPILE=$(cross_compile "$1")
@@ -98,10 +82,10 @@ problem() {	# WHAT LOG FIRST-LINES
 
 # Build what is checked out. Messages that are not known yet are a problem.
 compile() {	# NUMBER ARCH
-	local log=$logs/bisect-$1-$2.log start=$SECONDS rc=0 new
+	local log=$logs/bisect-${label[$1]/\//-}-$2.log start=$SECONDS rc=0 new
 	printf ' %s ' "$2"
 	case $2 in
-	um)	with_dots "$log" build_kernel || rc=$? ;;
+	um)	with_dots "$log" uml_build "$work" "$work.um" "$config" || rc=$? ;;
 	selftests) with_dots "$log" build_selftests || rc=$? ;;
 	*)	with_dots "$log" build_objects "$2" || rc=$? ;;
 	esac
@@ -117,30 +101,12 @@ compile() {	# NUMBER ARCH
 	return $rc
 }
 
-# The suites that this kernel has, each glob in a boot of its own, as kunit.sh does.
-kunit_exec() { (cd "$work" && $kunit exec --build_dir="$work.um" --kernel_args seccomp=on --kernel_args ncpus=2 --kernel_args kasan_multi_shot "$@" </dev/null 2>&1); }
 test_kernel() {	# NUMBER
-	local log=$logs/bisect-$1-kunit.log start=$SECONDS passed total=0 glob rc ran bad
+	local log=$logs/bisect-${label[$1]/\//-}-kunit start=$SECONDS passed total bad bad_log
 	passed=$results/kernel-$how-$(git hash-object "$work.um/linux")
 	if [ -f "$passed" ]; then printf ' same kernel,'; return; fi
-	kunit_exec --list_tests >"$results/suites" || true
-	: >"$log"
-	for glob in "${kunit_suites[@]}"; do
-		grep -qE "^${glob/\*/.*}\." "$results/suites" || continue
-		rc=0
-		kunit_exec --timeout 600 "$glob" >"$log.one" || rc=$?
-		cat "$log.one" "$work.um/test.log" >>"$log"
-		ran=$(sed -n 's/.*Ran \([0-9]*\) tests.*/\1/p' "$log.one" | tail -n 1)
-		total=$((total + ${ran:-0}))
-		bad=$(grep -E '\[(FAILED|ERROR|CRASHED|TIMED_OUT)\]' "$log.one"; "$top/scripts/splats.sh" "$work.um/test.log") || true
-		if [ $rc -ne 0 ] || [ -n "$bad" ] || [ "${ran:-0}" -eq 0 ]; then
-			problem "KUnit $glob fails" "$log" "$bad"
-			passed=/dev/null
-		fi
-	done
-	rm -f "$log.one"
-	printf ' %s tests %s s,' $total $((SECONDS - start))
-	if [ $total -eq 0 ]; then problem "no KUnit suite ran" "$results/suites" "$(tail -n 5 "$results/suites")"; else touch "$passed"; fi
+	if uml_test "$work" "$work.um" "$log"; then touch "$passed"; else problem "KUnit fails" "$bad_log" "$bad"; fi
+	printf ' %s tests %s s,' "$total" $((SECONDS - start))
 }
 
 checkout() {	# NUMBER
@@ -158,14 +124,14 @@ checkout() {	# NUMBER
 start_at() {	# NUMBER
 	local i arch
 	checkout $(($1 - 1))
-	git -C "$tree" diff --name-only base HEAD | (cd "$work" && xargs -d '\n' touch -c)
-	printf '%3d  %-62s' $(($1 - 1)) "(where this starts)"
+	git -C "$tree" diff --name-only "$base_ref" HEAD | (cd "$work" && xargs -d '\n' touch -c)
+	printf '%-22.22s %-50s' "${label[$1 - 1]}" "(where this starts)"
 	for arch in "${arches[@]}"; do
 		: >"$results/known-$arch"
 		for ((i = $1; i <= n; i++)); do
 			[ -n "${todo[i]:-}" ] || break
 			concerns "$i" "$arch" || continue
-			compile "before-$1" "$arch" || printf ' which does not build, see build/logs/bisect-before-%s-%s.log,' "$1" "$arch"
+			compile "$(($1 - 1))" "$arch" || printf ' which does not build, see build/logs,'
 			break
 		done
 	done
@@ -187,23 +153,18 @@ verify() {	# NUMBER
 
 todo=()
 for i in "${!chosen[@]}"; do [ -f "$results/$(key "$i")" ] || todo[i]=1; done
-if [ ${#todo[@]} -gt 0 ] && [ "$(realpath -q "$(git -C "$work" rev-parse --git-common-dir 2>/dev/null)")" != "$(realpath "$base_tree/.git")" ]; then
-	need_space 4000 "a work tree and its objects"
-	rm -rf "$work"
-	git -C "$base_tree" worktree prune
-	quietly "$logs/worktree.log" "checking out the base" git -C "$base_tree" worktree add -q --detach "$work" base
-fi
+[ ${#todo[@]} -eq 0 ] || own_tree "$work" "${commits[0]}"
 
 at=-1 before=0 failed=()
 for i in "${!chosen[@]}"; do
 	subject=$(git -C "$tree" log -1 --format=%s "${commits[i]}")
 	if [ -z "${todo[i]:-}" ]; then
-		printf '%3d  %-62.62s ok before\n' "$i" "$subject"
+		printf '%-22.22s %-50.50s ok before\n' "${label[i]}" "$subject"
 		before=$((before + 1))
 		continue
 	fi
 	[ $((at + 1)) -eq "$i" ] || start_at "$i"
-	printf '%3d  %-62.62s' "$i" "$subject"
+	printf '%-22.22s %-50.50s' "${label[i]}" "$subject"
 	problems=()
 	verify "$i"
 	if [ ${#problems[@]} -eq 0 ]; then
@@ -212,7 +173,7 @@ for i in "${!chosen[@]}"; do
 	else
 		echo ' FAILED'
 		printf '%s\n' "${problems[@]}"
-		failed+=("$i")
+		failed+=("${label[i]}")
 	fi
 done
 echo "$((${#chosen[@]} - ${#failed[@]})) of ${#chosen[@]} patches ok, $before of them before${failed:+; not ok: ${failed[*]}}"

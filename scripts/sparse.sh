@@ -11,16 +11,6 @@ have_tree
 
 . "$top/scripts/objects.sh"
 
-# One line a message, with the types that sparse puts on lines of their own.
-join_messages() {
-	awk '
-		function flush() { if (text != "") print text; text = "" }
-		/: (warning|error): / { flush(); text = $0; next }
-		text != "" && /^[^ ]+:[0-9]+:[0-9]+:    / { sub(/^[^ ]+:[0-9]+:[0-9]+: +/, ""); text = text " | " $0; next }
-		{ flush() }
-		END { flush() }'
-}
-
 sparse_messages() {	# ARCH SRC LOG: into LOG, without line numbers
 	local arch=$1 src=$2 log=$3 out=$2.sparse-$1 raw=$3.raw list=() file
 	[ -f "$out/.prepared" ] || object_prepare "$arch" "$src" "$out" >"$log.prepare" 2>&1 ||

@@ -6,6 +6,7 @@
   stack.py patches [TOPIC]  their patch files, in order
   stack.py needs TOPIC      the topics that it needs, in order
   stack.py commits TOPIC    its range of commits in build/linux.git
+  stack.py alone TOPIC      two commits: the base with what it needs, and with the topic
   stack.py tree [--keep|--base]  the work tree that BASE, KSRC, SERIES and TOPICS ask for;
                             --keep leaves one that somebody has changed, --base only the base
   stack.py verify           git am of every patch on the base gives what build/linux has
@@ -63,11 +64,16 @@ def place(topics):
         parts.append("topics-" + text)
     tree = build / "-".join(["linux", *parts])
     base_tree = build / ("-".join(["linux", name] if name else ["linux"]) + ".base")
-    tag = "base-" + (name or (line_of(standing()) or base_line()).split()[0])
+    tag = "base-" + (name or home_name())
     return SimpleNamespace(
         base=base, ksrc=ksrc, series="topics" if chosen else series, selected=selected,
         topics=chosen or list(topics), home=not name, main=not parts, variant="-".join(parts),
         tree=tree, base_tree=base_tree, tag=tag)
+
+
+def home_name():
+    """What the base of the stack is called, also after a rebase that was not exported yet."""
+    return (line_of(standing()) or base_line()).split()[0]
 
 
 def valid_ksrc(ksrc):
@@ -117,10 +123,12 @@ def move(tree, commit, branch=None):
         git("reset", "-q", "--hard", commit, at=tree)
         return
     need_space(3000, "a work tree")
-    tmp = Path(f"{tree}.tmp")
+    tmp = build / "stack.new" / tree.name
+    tmp.parent.mkdir(exist_ok=True)
     step(f"checking out {short(tree)}", "git", "-C", store, "worktree", "add", "-q",
          *([] if branch else ["--detach"]), tmp, branch or commit)
     git("worktree", "move", tmp, tree)
+    tmp.parent.rmdir()
 
 
 def base_tree(at, commit):
@@ -185,12 +193,15 @@ def pick(base, chosen, name, verbose=True):
     with scratch(base) as run:
         for topic, commit in chosen:
             taken.setdefault(topic, 0)
-            if run("cherry-pick", commit.id, rc=True, env=by_am).returncode == 0:
+            done = run("cherry-pick", commit.id, rc=True, env=by_am)
+            if not done.returncode:
                 taken[topic] += 1
                 continue
-            if files := run("diff", "--name-only", "--diff-filter=U").split("\n")[:3]:
-                if files != [""]:
-                    raise Conflict(topic, commit, files)
+            if files := run("diff", "--name-only", "--diff-filter=U").split():
+                raise Conflict(topic, commit, files[:3])
+            # Nothing is left of it, or else something is wrong.
+            if run("rev-parse", "-q", "--verify", "CHERRY_PICK_HEAD", rc=True).returncode:
+                die("git cherry-pick: " + done.stderr.decode(errors="replace").strip())
             run("cherry-pick", "--skip")
             if verbose:
                 say(f"skipped, the tree has it already: {commit.subject}")
@@ -207,6 +218,15 @@ def selection(at, topics, base):
     whole = {n for t in at.topics for n in [t, *topics[t].needs]} if at.series != "none" else ()
     return [(t, c) for t, list_ in commits(topics, base).items() for c in list_
             if t in whole or c.test]
+
+
+def alone(topic, topics, base):
+    """What a topic needs on the base, and the topic on that, without any other test."""
+    stack, before = commits(topics, base), base
+    for part in topics[topic].needs, [topic]:
+        chosen = [(t, c) for t in part for c in stack[t]]
+        before, last = pick(before, chosen, "", False) if chosen else before, before
+    return last, before
 
 
 def tree(mode=""):
@@ -343,9 +363,15 @@ def main():
             print("".join(f"{p}\n" for p in patch_files(name)), end="")
     elif command == "needs" and len(args) == 1:
         print("".join(t + "\n" for t in topics[args[0]].needs), end="")
+    elif command == "alone" and len(args) == 1:
+        open_store()
+        try:
+            print(*alone(args[0], topics, standing()))
+        except Conflict as conflict:
+            die(str(conflict))
     elif command == "commits" and len(args) == 1:
         order = list(topics)
-        before = order[order.index(args[0]) - 1] if args[0] != order[0] else place(topics).tag
+        before = order[order.index(args[0]) - 1] if args[0] != order[0] else "base-" + home_name()
         print(f"{before}..{args[0]}")
     else:
         die("usage:\n" + __doc__.split("\n\n")[1])

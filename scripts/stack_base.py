@@ -16,7 +16,7 @@ def open_store():
                            "core.autocrlf": "false", "pack.compression": "1"}.items():
             git("config", key, value)
         (store / "series").touch()
-    for left in [*build.glob("stack.*"), *build.glob("linux*.tmp")]:
+    for left in build.glob("stack.*"):
         shutil.rmtree(left)
     others = store / "objects/info/alternates"
     if others.exists():

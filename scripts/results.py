@@ -1,0 +1,160 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""results.py: which KUnit cases fail on the base, and which topic makes each of them pass.
+
+All test patches are on the base, then the topics come one after the other. After each that changes
+what UML builds the suites run on UML, each in a boot of its own. Where one is not clean its cases
+run in boots of their own, so that a splat counts for the case that made it. What a kernel said is
+kept by its source, so that an interrupted run goes on. The table is results/topics.md.
+The selftests in userspace want modules and devices that UML lacks: 'make boot' runs them.
+"""
+
+import datetime, json, os, re, subprocess, sys
+from types import SimpleNamespace
+import stack
+from stack import build, commits, die, git, logs, open_store, pick, say, short, standing, top
+
+work, out, kept = build / "results", build / "results.kunit-um", build / "results-topics"
+config = build / "results.config"
+KUNIT = "./tools/testing/kunit/kunit.py"
+BOOT = ["--kernel_args", "seccomp=on", "--kernel_args", "ncpus=2",
+        "--kernel_args", "kasan_multi_shot"]
+
+
+def bash(script, *args):
+    """Something of common.sh."""
+    run = subprocess.run(["bash", "-c", f'. "$0/common.sh"; {script}', top / "scripts", *args],
+                         stdout=subprocess.PIPE, text=True)
+    return run.stdout.split("\n")[:-1] if run.returncode == 0 else sys.exit(1)
+
+
+def build_kernel(commit):
+    bash('own_tree "$1" "$2" >&2', work, commit)
+    bash('cd "$1"; quietly "$logs/results-build.log" "building the KUnit kernel" '
+         '$kunit build --build_dir="$2" --kunitconfig="$3" --jobs="$jobs" >&2', work, out, config)
+
+
+def boot(glob, seconds):
+    """What each case says, and the splats of the boot."""
+    log = out / "test.log"
+    log.unlink(missing_ok=True)
+    run = subprocess.run([KUNIT, "exec", f"--build_dir={out}", *BOOT, f"--timeout={seconds}", glob],
+                         cwd=work, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    (logs / "results.log").write_text(run.stdout + run.stderr)
+    text = log.read_text(errors="replace") if log.exists() else ""
+    splats = subprocess.run([top / "scripts/splats.sh", log], capture_output=True, text=True).stdout
+    said, suite = {}, ""
+    for line in text.split("\n"):
+        line = re.sub(r"^\[[ \d.]*\] ", "", line.rstrip("\r"))
+        if match := re.match(r"    # Subtest: (\S+)", line):
+            suite = match[1]
+        elif match := re.match(r"    (not ok|ok) \d+ (\S+)(.*)", line):
+            skipped = "# SKIP" in match[3]
+            said[f"{suite}.{match[2]}"] = "skipped" if skipped else \
+                "fails" if match[1] == "not ok" else "passes"
+    return said, [s.split(": ", 1)[1] for s in splats.strip().split("\n") if s]
+
+
+def cases():
+    """All cases that the kernel has of the suites of the stack."""
+    run = subprocess.run([KUNIT, "exec", f"--build_dir={out}", *BOOT, "--timeout=60",
+                          "--list_tests"], cwd=work, capture_output=True, text=True,
+                         stdin=subprocess.DEVNULL)
+    globs = [re.compile(re.escape(g).replace(r"\*", ".*")) for g in
+             bash('printf "%s\\n" "${kunit_suites[@]}"')]
+    names = re.findall(r"(?m)^([\w-]+)\.(\S+)$", run.stdout)
+    return [f"{s}.{c}" for s, c in names if any(g.fullmatch(s) for g in globs)]
+
+
+def verdicts(commit):
+    """{case: verdict} of a stack, from what is kept or from a run."""
+    tree = git("rev-parse", f"{commit}^{{tree}}")
+    path = kept / f"{tree}-{git('hash-object', config)}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    build_kernel(commit)
+    result, wanted = {}, cases()
+    if not wanted:
+        die(f"no KUnit case was found; see {short(logs)}/results-build.log")
+    for suite in dict.fromkeys(c.split(".")[0] for c in wanted):
+        mine = [c for c in wanted if c.split(".")[0] == suite]
+        said, splats = boot(suite, 600)
+        if not splats and all(said.get(c) in ("passes", "skipped") for c in mine):
+            result |= {c: said[c] for c in mine}
+            print(".", end="", flush=True)
+            continue
+        for case in mine:
+            said, splats = boot(case, 120)
+            result[case] = f"splat: {splats[0]}" if splats else said.get(case, "never ends")
+            print(":" if result[case] in ("passes", "skipped") else "x", end="", flush=True)
+    print(flush=True)
+    path.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def concerns_uml(topic, lines):
+    """Whether it changes code that UML builds: an object that is there, or a header."""
+    for commit in (c for c in lines[topic] if not c.test):
+        for name in git("diff-tree", "-r", "--no-commit-id", "--name-only", commit.id).split("\n"):
+            if name.endswith(".h") and re.match("include/|drivers/(dma-buf|gpu/drm)/[^/]*$", name) \
+                    or (out / name).with_suffix(".o").exists() or name.startswith("lib/"):
+                return True
+    return False
+
+
+def table(states, base):
+    """Cases that fail at first, by the topic from which on they pass."""
+    first, last = states[0][1], states[-1][1]
+    ok = ("passes", "skipped")
+    rows = {}
+    for case in first | last:
+        if first.get(case, "is not there") in ok or case not in last:
+            continue
+        topic = None if last[case] not in ok else next(
+            states[n][0] for n in range(len(states))
+            if all(s[1].get(case) in ok for s in states[n:]))
+        rows.setdefault(topic, []).append((case, first.get(case, "comes with the topic")))
+    short_case = lambda text: re.sub(r"\s+", " ", text).replace("|", "\\|")[:90]
+    text = ["# Which topic makes which test pass", "",
+            f"Made by `make results-topics` on {datetime.date.today()}, commit "
+            f"{git('describe', '--always', '--dirty', at=top)}, on {git('log', '-1', '--format=%s', base)}. "
+            f"KUnit on UML with {len(last)} cases, of which "
+            f"{sum(v in ok for v in first.values())} pass without the topics and "
+            f"{sum(v in ok for v in last.values())} with all of them.", "",
+            "| topic | case | without it |", "|---|---|---|"]
+    for topic, _ in states[1:]:
+        text += [f"| {topic} | {c} | {short_case(v)} |" for c, v in rows.get(topic, [])]
+    text += [f"| **none** | {c} | {short_case(last[c])} |" for c, _ in rows.get(None, [])]
+    lost = [c for c in first if first[c] in ok and last.get(c, "passes") not in ok]
+    text += [f"| **breaks** | {c} | {short_case(last[c])} |" for c in lost]
+    return "\n".join(text) + "\n", not rows.get(None) and not lost
+
+
+def main():
+    topics = stack.read_series()
+    open_store()
+    base = standing() or die("there is no work tree yet: run 'make tree' first")
+    kept.mkdir(exist_ok=True)
+    config.write_text((top / "configs/kunit-uml.config").read_text())
+    lines, states, whole = commits(topics, base), [], []
+    for topic in [None, *topics]:
+        if topic:
+            whole.append(topic)
+            if topics[topic].kind != "post" or not concerns_uml(topic, lines):
+                continue
+        at = SimpleNamespace(topics=list(whole), series="topics" if whole else "none")
+        commit = pick(base, stack.selection(at, topics, base), "", False)
+        print(f"== {topic or 'tests without fixes'} ", end="", flush=True)
+        states.append((topic, verdicts(commit)))
+        failing = sum(v not in ("passes", "skipped") for v in states[-1][1].values())
+        say(f"{len(states[-1][1])} cases, {failing} fail")
+    text, good = table(states, base)
+    (top / "results").mkdir(exist_ok=True)
+    (top / "results/topics.md").write_text(text)
+    print(text)
+    say("written to results/topics.md")
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
