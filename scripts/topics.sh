@@ -34,6 +34,9 @@ work_tree() {	# DIR TOP...
 	work=$1
 	shift
 	git init -q "$work"
+	# neither write 90,000 entries nor look for their files each time
+	git -C "$work" config core.splitIndex true
+	git -C "$work" config sparse.expectFilesOutsideOfPatterns true
 	git -C "$build/linux.git" rev-parse --path-format=absolute --git-path objects \
 		>"$work/.git/objects/info/alternates"
 	[ ! -f "$build/linux.git/shallow" ] || cp "$build/linux.git/shallow" "$work/.git/"
