@@ -19,7 +19,7 @@ title() { subject "$(topic_head "$1")"; }
 # The change-id of b4. A single patch has no place to keep one in, so it follows from the name.
 change_id() {	# TOPIC
 	sed -n 's/^change-id: //p' "$(topic_head "$1")" | tail -n 1 | grep . ||
-		echo "20261126-dma-fence-$1-$(printf %s "$1" | sha256sum | cut -c1-12)"
+		echo "20261126-dma-fence-$1-$(printf %s "$1" | sha1sum | cut -c1-12)"
 }
 
 # Nobody's git configuration has a say in it.
