@@ -58,9 +58,10 @@ if [ -f "$tree.conflict" ] && [ -d "$tree" ]; then
 fi
 rm -f "$tree.conflict"
 if [ -f "$tree.applied" ] && [ -d "$tree" ]; then
-	[ -z "$(at status --porcelain -uno)" ] && grep -q "$(tip)" "$tree.applied" ||
+	if [ -n "$(at status --porcelain -uno)" ] || ! grep -q "$(tip)" "$tree.applied"; then
 		die "${tree#"$top"/} has changes of its own; to drop them:" \
 			"git -C ${tree#"$top"/} checkout -f $base_ref && rm ${tree#"$top"/}.applied"
+	fi
 fi
 
 # The commits of a topic that are not tests.
@@ -112,7 +113,7 @@ while IFS=$'\t' read -r topic _ _ stable _; do
 		own=${own#"$top"/}
 		echo "${tree#"$top"/} has the conflict: mend it there, git add, and"
 		echo "git ${command[0]} --continue. Then the same command as now makes $own/"
-		echo "of it, and goes on. If that kernel needs none of it, $own/NOT-NEEDED says why."
+		echo "of it, and goes on. If that kernel does without, $own/NOT-NEEDED says why."
 		exit 1
 	fi
 	n=$(at rev-list --count "$start..HEAD")
@@ -207,7 +208,7 @@ if [ "$noboot" = 1 ]; then exit $failed; fi
 red=0
 report() {
 	local name
-	printf '## Linux %s\n\n%s, by `make backport`:\n\n' "$v" "$kernel"
+	printf '## Linux %s\n\n%s, by make backport:\n\n' "$v" "$kernel"
 	printf '| topic | patches |\n|---|---|\n'
 	printf '%s\n' "${rows[@]}" | sed -E 's/^([^ ]+) +(.*)/| \1 | \2 |/'
 	printf '\n| selftest | before | after |\n|---|---|---|\n'

@@ -42,8 +42,10 @@ done
 
 # look TOP TOPIC MAILDIR: what is wrong with the mails; writes the patches to MAILDIR.mbox
 look() {
-	ME=$me $python - "$3" "$base_commit" "$(topic_patches "$1" "$2" | wc -l)" \
-		"$("$1/scripts/stack.py" needs "$2" | wc -l)" $(topic_patches "$1" "$2") <<'END'
+	local patches
+	mapfile -t patches < <(topic_patches "$1" "$2")
+	ME=$me $python - "$3" "$base_commit" ${#patches[@]} \
+		"$("$1/scripts/stack.py" needs "$2" | wc -l)" "${patches[@]}" <<'END'
 import email, mailbox, os, re, sys
 from email.header import decode_header, make_header
 from email.utils import getaddresses
@@ -206,7 +208,7 @@ refuses() {	# TOPIC WHY
 	cat "$tmp/refused"
 	grep "^error: .*$2" "$tmp/refused"
 }
-known() { cut -f 1 <<<"$series" | grep -qx "$1"; }
+known() { cut -f 1 <<<"$series" | grep -x "$1"; }
 
 "$top/scripts/stack.py" tree --base
 base_commit=$(git -C "$build/linux.git" rev-parse "$base_ref^{commit}")
@@ -227,8 +229,8 @@ check "unknown topic" refuses no-such-topic 'no such topic'
 make_up
 check "another's patch" try "$copy" made-up
 check "its second version" second_version
-for topic in $(sed 's/#.*//' "$top/patches/security" | awk '{ print $1 }'); do
+while read -r topic _; do
 	check "security: $topic" known "$topic"
-done
+done < <(sed 's/#.*//; /^[[:space:]]*$/d' "$top/patches/security")
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

@@ -89,6 +89,8 @@ if [ -n "$(git -C "$top" status --porcelain -- patches | head -n 1)" ]; then
 	[ -z "$send" ] || die "patches/ has changes: commit them, so that what is sent can be found"
 	say "patches/ has changes that are not committed: they are used like the rest"
 fi
+[ -n "$sink" ] || [ ! -d "$build/linux" ] ||
+	env -u KSRC -u BASE "$top/scripts/stack.py" export --check || exit 1
 last=$((version - 1))
 tag=sent/$topic/v$last
 [ -n "$since" ] || ! git -C "$top" rev-parse -q --verify "$tag" >/dev/null || since=$tag
@@ -190,7 +192,8 @@ recipients() {
 	mkdir -p "$build/recipients"
 	cd "$base_tree"
 	# it takes a while, so the answer is kept for the next time
-	answer=$build/recipients/$(work_git diff "$from" "$to" | cat MAINTAINERS - | cksum | tr " " -)
+	answer=$(work_git diff "$from" "$to" | cat MAINTAINERS - | cksum)
+	answer=$build/recipients/${answer/ /-}
 	if [ ! -s "$answer" ]; then
 		./scripts/get_maintainer.pl --no-rolestats --no-git --no-git-fallback --no-fixes \
 			"${patches[@]}" | grep @ >"$tmp/asked"
@@ -229,7 +232,8 @@ people=$(sed -n '/^To: /,/^Subject: /{/^Subject/!p}' "$logs/mail.log" | grep -oE
 	sort -u | wc -l)
 say "${#mails[@]} mails to $people addresses from $name <$email>, in ${out#"$top"/}"
 [ "$people" -le 25 ] || say "warning: more than 25 addresses; many lists hold such a mail back"
-[ "$kind" != "post stable" ] || work_git log --format=%B "$from..$to" | grep -q '^Cc: .*stable@' ||
+tags=$(work_git log --format=%B "$from..$to" | grep -c '^Cc: .*stable@' || true)
+[ "$kind" != "post stable" ] || [ "$tags" != 0 ] ||
 	say "warning: the topic is for stable, and no patch has Cc: stable@vger.kernel.org"
 for t in "${needs[@]}"; do say "$t has to be sent before: $(title "$t")"; done
 [ -z "$(security "$topic")" ] ||

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # Sourced after common.sh by what mails topics: what patches/ says of one, and a small work tree
 # to apply patches in. Functions with a TOP read TOP/patches, this repository's or an older one.
 
