@@ -231,6 +231,6 @@ check "another's patch" try "$copy" made-up
 check "its second version" second_version
 while read -r topic _; do
 	check "security: $topic" known "$topic"
-done < <(sed 's/#.*//; /^[[:space:]]*$/d' "$top/patches/security")
+done < <(sed 's/#.*//; /^[[:space:]]*$/d' "$top/patches/security" 2>/dev/null || true)
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

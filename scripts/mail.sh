@@ -39,7 +39,7 @@ done
 [ "$version" = 1 ] || [ -n "${CHANGELOG:-}" ] ||
 	die "VERSION=$version: say with CHANGELOG=FILE what has changed"
 
-security() { sed -n "s/^$1[[:space:]]\{1,\}//p" "$top/patches/security"; }
+security() { sed -n "s/^$1[[:space:]]\{1,\}//p" "$top/patches/security" 2>/dev/null || true; }
 series=$("$top/scripts/stack.py" list)
 kind=$(awk -F '\t' -v t="$topic" '$1 == t { print $3, $4 }' <<<"$series")
 if [[ $kind != post\ * ]]; then
