@@ -1,155 +1,239 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
-# backport.sh: the fixes of the series on an older kernel, BASE= or KSRC=. Says of each
-# patch what becomes of it and whether the bug is there, and writes those that are
-# needed and apply, as they are then, to build/backport-BASE/. Fails if a bug stays.
-# Nothing is built.
+# backport.sh: the topics that patches/series marks stable on an older kernel, BASE= or KSRC=.
+# Writes them to build/backport-BASE/ and to the work tree build/linux-BASE-stable, builds that
+# kernel without and with them, and runs selftests on both in QEMU: what fails before has to pass
+# after. Ends with a table, and writes it to results/backport.md.
+#   TOPICS=a,b   only these
+#   TESTS="..."  these selftests of the stack
+#   NOBOOT=1     write and build, but boot nothing
+# A topic is as patches/TOPIC/stable-BASE/ has it, or else as it is for mainline, without its test
+# patches. A file NOT-NEEDED there says in one line why that kernel does without.
 . "$(dirname "$0")/common.sh"
 
-subset=${SUBSET:-fixes,usb}
-subset=${subset// /}
-out=$build/backport-${src_id#linux-}
+tests=${TESTS:-out_fence_lifetime fence_module_unload}
+noboot=${NOBOOT:-0}
+[[ $noboot =~ ^[01]$ ]] || die "NOBOOT=$noboot: use 0 or 1"
+[ -n "$ksrc" ] || [ "$base" != "$default_base" ] || die "give an older kernel: BASE=7.2, or KSRC="
 
-# What the bug looks like: all lines for a patch have to match in that file, those
-# with a ! must not. Lines with a + say what the fix relies on. Perl regular
-# expressions that see the file as one string.
-bugs=$(cat <<'END'
-drm: Wait one RCU grace period before freeing what fences look at
-	drivers/gpu/drm/drm_crtc.c	container_of\(fence->(extern_)?lock, struct drm_crtc
-	include/linux/dma-fence.h	+__rcu \*dma_fence_driver_name
-	drivers/gpu/drm/drm_drv.c	!synchronize_rcu
-drm/crtc: Drop the racy BUG_ON() from fence_to_crtc()
-	drivers/gpu/drm/drm_crtc.c	BUG_ON\([^\n]*fence->ops
-	drivers/dma-buf/dma-fence.c	fence->ops, NULL\)
-drm/writeback: Do not clean up queued jobs under a spinlock
-	drivers/gpu/drm/drm_writeback.c	spin_lock_irqsave\(&wb_connector->job_lock, flags\);\s*list_for_each_entry_safe
-drm/vkms: Do not nest the locks of several CRTCs
-	drivers/gpu/drm/vkms/vkms_crtc.c	vkms_crtc_atomic_begin\([^}]*spin_lock_irq\(
-	drivers/gpu/drm/vkms/vkms_configfs.c	.
-drm/vkms: Fill in a writeback job before the composer can see it
-	drivers/gpu/drm/vkms/vkms_writeback.c	wb_pending = true;[^}]*active_wb->pixel_write =
-drm/vkms: Do not stop the composer under the next writeback
-	drivers/gpu/drm/vkms/vkms_writeback.c	vkms_wb_cleanup_job\([^}]*}?[^}]*vkms_set_composer\([^,]*, false\)
-drm/qxl: Zero releases when they are allocated
-	drivers/gpu/drm/qxl/qxl_release.c	kmalloc\(size
-	drivers/gpu/drm/qxl/qxl_release.c	dma_fence_was_initialized
-drm/amdgpu: Keep RCU while locking a fence in amdgpu_vm_tlb_seq()
-	drivers/gpu/drm/amd/amdgpu/amdgpu_vm.h	rcu_read_unlock\(\);\s*spin_lock_irqsave\(lock
-drm/virtio, drm/qxl: Emit fence trace events under RCU
-	include/linux/dma-fence.h	__rcu \*dma_fence_driver_name
-	drivers/gpu/drm/virtio/virtgpu_fence.c	(?<!rcu_read_lock\(\);)\n\ttrace_dma_fence_emit
-drm/vmwgfx: Take the lock of fences with interrupts disabled
-	drivers/gpu/drm/vmwgfx/vmwgfx_fence.c	\n\tspin_lock\(&fman->lock\);
-dma-buf/sw_sync: Do not revive fences that are being released
-	drivers/dma-buf/sw_sync.c	\n\t\tdma_fence_get\(&pt->base\);
-dma-buf: Do not lose the error of a fence array that is polled
-	drivers/dma-buf/dma-fence-array.c	is_signaled\(array->fences\[i\]\) && !--num_pending\)\s*goto signal
-drm/syncobj: Flatten the fence that becomes a point of a timeline
-	drivers/gpu/drm/drm_syncobj.c	if \(!chain\)\s*return -ENOMEM;\s*drm_syncobj_add_point
-drm/syncobj: Do not warn about arrays that userspace makes too large
-	drivers/gpu/drm/drm_syncobj.c	kmalloc_array\(count_handles, sizeof\(\*handles\), GFP_KERNEL\)
-usb: gadget: f_fs: Let DMABUF fences outlive their attachment
-	drivers/usb/gadget/function/f_fs.c	&priv->lock, priv->context
-	include/linux/dma-fence.h	+inline_lock
-END
-)
+env -u BASE -u KSRC SCOPE=all TOPICS= "$top/scripts/stack.py" tree --keep
+"$top/scripts/stack.py" tree --base
+stack=$build/linux
+id=$(basename "$base_tree" .base)
+id=${id#linux-}
+tree=$build/linux-$id-stable
+patches=$build/backport-$id
+kernel=$(git -C "$base_tree" log -1 --format=%s "$base_ref")
+v=$(awk '/^(VERSION|PATCHLEVEL) = / { printf "%s%s", dot, $3; dot = "." }' "$base_tree/Makefile")
 
-clues() { awk -v s="$1" '/^[^\t]/ { at = $0 == s; next } at { print substr($0, 2) }' <<<"$bugs"; }
-matches() { chain_git show "$1:$2" 2>/dev/null | tr -d '\0' | grep -Pzq -- "$3"; }
-
-# has_bug SUBJECT COMMIT: 0 yes, 1 no, 2 not known
-has_bug() {
-	local file regex known=2
-	while IFS=$'\t' read -r file regex; do
-		case $regex in
-		+*)	continue ;;
-		!*)	! matches "$2" "$file" "${regex#!}" || return 1 ;;
-		*)	matches "$2" "$file" "$regex" || return 1 ;;
-		esac
-		known=0
-	done < <(clues "$1")
-	return $known
+export GIT_COMMITTER_NAME=series GIT_COMMITTER_EMAIL=series@localhost
+export GIT_COMMITTER_DATE=2026-01-01T00:00:00Z
+at() { plain_git -C "$tree" -c core.autocrlf=false "$@"; }
+tip() { at rev-parse HEAD; }
+write_patches() {	# DIR FROM TO
+	rm -rf "$1"
+	at format-patch -q --no-signature --zero-commit --no-numbered --full-index --abbrev=12 \
+		-o "$1" "$2..$3"
+	sed -i '0,/^Date: /s/^Date: .*/Date: Thu, 1 Jan 2026 00:00:00 +0000/' "$1"/*
+}
+# For stack.py, which knows from it whether somebody works in a tree.
+keep_state() { printf '{"head": "%s"}\n' "$1" >"$tree.applied"; }
+move() {
+	own_tree "$tree" "$1"
+	keep_state "$(tip)"
 }
 
-# lacks PATCH SUBJECT: what the kernel lacks that the patch relies on, and functions and
-# macros that it calls.
-lacks() {
-	local file regex name
-	while IFS=$'\t' read -r file regex; do
-		[[ $regex != +* ]] || matches "$chain_base" "$file" "${regex#+}" || echo "'${regex#+}' in $file"
-	done < <(clues "$2")
-	{ grep '^+[^+]' "$1" | grep -oE '\<[A-Za-z_][A-Za-z0-9_]*\(' || true; } | tr -d '(' | sort -u | while read -r name; do
-		! grep -qE "^\\+[a-z].*\<$name\(" "$1" || continue
-		git -C "$base_tree" grep -qw "$name" -- include drivers/gpu/drm drivers/dma-buf drivers/usb/gadget || echo "$name()"
+# What somebody made of a conflict becomes the form of that topic for this kernel.
+if [ -f "$tree.conflict" ] && [ -d "$tree" ]; then
+	read -r topic start <"$tree.conflict"
+	for f in CHERRY_PICK_HEAD sequencer rebase-apply; do
+		[ ! -e "$(at rev-parse --path-format=absolute --git-path $f)" ] ||
+			die "the conflict in ${tree#"$top"/} waits, see 'git status' there"
 	done
+	if [ "$(tip)" != "$start" ]; then
+		write_patches "$top/patches/$topic/stable-$v" "$start" HEAD
+		say "your work is patches/$topic/stable-$v/ now"
+	fi
+	keep_state "$(tip)"
+fi
+rm -f "$tree.conflict"
+if [ -f "$tree.applied" ] && [ -d "$tree" ]; then
+	if [ -n "$(at status --porcelain -uno)" ] || ! grep -q "$(tip)" "$tree.applied"; then
+		die "${tree#"$top"/} has changes of its own; to drop them:" \
+			"git -C ${tree#"$top"/} checkout -f $base_ref && rm ${tree#"$top"/}.applied"
+	fi
+fi
+
+# The commits of a topic that are not tests.
+fixes() {
+	PYTHONPATH=$top/scripts /usr/bin/python3 -B - "$1" <<-'END'
+	import sys
+	from stack_lib import commits, read_series, rev
+	for c in commits(read_series(), rev("refs/series/base"))[sys.argv[1]]:
+	    if not c.test:
+	        print(c.id)
+	END
 }
 
-for s in ${subset//,/ }; do
-	cut -f 1 "$top/patches/subsets" | grep -qx -- "$s" || die "SUBSET=$s: no patch in patches/subsets has that label"
-done
-mapfile -t patches < <(list_patches)
-chosen=()
-for p in "${patches[@]}"; do
-	[[ ,$subset, != *,$(patch_subset "$(patch_subject "$p")"),* ]] || chosen+=("$p")
-done
-[ ${#chosen[@]} -gt 0 ] || die "SUBSET=${SUBSET:-}: names no patch"
-
-"$top/scripts/tree.sh" --base
-env -u BASE -u KSRC "$top/scripts/tree.sh" --base
-tmp=$(mktemp -d "$build/backport.XXXXXX")
-chain_tmp=$tmp
-trap 'rm -rf "$tmp"' EXIT
-export GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' GIT_COMMITTER_DATE='2026-01-01T00:00:00Z'
-
-# A 3-way merge needs the files that the patches were made for.
-home_tree=$build/linux-$default_base.base
-chain_start "$home_tree" "$(git -C "$home_tree" rev-parse base)"
-for p in "${chosen[@]}"; do chain_add "$p" || true; done
-export GIT_ALTERNATE_OBJECT_DIRECTORIES=$home_tree/.git/objects
-
-chain_base=$(git -C "$base_tree" rev-parse base)
-chain_start "$base_tree" "$chain_base"
-say "the parts ${subset//,/, } on $(cat "$base_tree/.git/imported")"
-printf '%-16s %-7s %s\n' patch bug subject
-written=0
-left=0
-for p in "${chosen[@]}"; do
-	subject=$(patch_subject "$p")
-	rc=0
-	has_bug "$subject" "$chain_base" || rc=$?
-	case $rc in 0) bug=there ;; 1) bug=no ;; *) bug='?' ;; esac
-	before=$chain
-	chain_add "$p" || true
-	note=''
-	case $how in
-	applied) what=applies ;;
-	3-way) what="applies 3-way" ;;
-	already) what="already there"; bug=no ;;
-	failed) what="does not apply"; note=${where:-see build/logs/apply.log} ;;
-	esac
-	if [ "$how" = applied ] || [ "$how" = 3-way ]; then
-		note=$(lacks "$p" "$subject" | paste -sd , | sed 's/,/, /g; s/^./needs &/')
-		[ "$bug" != there ] || ! has_bug "$subject" "$chain" || die "backport.sh still sees the bug with '$subject' applied: correct its list"
-	fi
-	printf '%-16s %-7s %s\n' "$what" "$bug" "$subject"
-	[ -z "$note" ] || printf '%24s -> %s\n' '' "$note"
-	if [ "$bug" = no ]; then
-		:
-	elif [ -n "$note" ]; then
-		left=$((left + 1))
-	else
-		written=$((written + 1))
+move "$base_ref"
+from=$(tip)
+rows=()
+row() { rows+=("$(printf '%-20s %s' "$1" "$2")"); }
+while IFS=$'\t' read -r topic _ _ stable _; do
+	[ "$stable" = stable ] || continue
+	[ -z "$selected" ] || [[ " $selected " == *" $topic "* ]] || continue
+	own=$top/patches/$topic/stable-$v
+	if [ -f "$own/NOT-NEEDED" ]; then
+		row "$topic" "not needed: $(<"$own/NOT-NEEDED")"
 		continue
 	fi
-	# What is not needed, or not right as it is, is left out.
-	chain=$before
-	chain_git read-tree "$chain"
-done
+	start=$(tip)
+	if [ -d "$own" ]; then
+		command=(am -q -3 --keep-non-patch "$own"/*.patch)
+		origin="of stable-$v/"
+	else
+		mapfile -t list < <(fixes "$topic")
+		[ ${#list[@]} -gt 0 ] || { row "$topic" "has only tests"; continue; }
+		command=(cherry-pick "${list[@]}")
+		origin="as in mainline"
+	fi
+	rc=0
+	at "${command[@]}" >"$logs/backport-apply.log" 2>&1 || rc=$?
+	# what the kernel has already is an empty commit
+	while [ $rc != 0 ] && [ "${command[0]}" != am ] && [ -z "$(at status --porcelain -uno)" ]
+	do
+		rc=0
+		at cherry-pick --skip >>"$logs/backport-apply.log" 2>&1 || rc=$?
+	done
+	if [ $rc -ne 0 ]; then
+		echo "$topic $start" >"$tree.conflict"
+		echo "$topic does not apply to $kernel, in:"
+		at diff --name-only --diff-filter=U | sed 's/^/    /'
+		grep -E '^(error|CONFLICT)' "$logs/backport-apply.log" | head -n 5 | sed 's/^/    /'
+		own=${own#"$top"/}
+		echo "${tree#"$top"/} has the conflict: mend it there, git add, and"
+		echo "git ${command[0]} --continue. Then the same command as now makes $own/"
+		echo "of it, and goes on. If that kernel does without, $own/NOT-NEEDED says why."
+		exit 1
+	fi
+	n=$(at rev-list --count "$start..HEAD")
+	case $n in
+	0) row "$topic" "is there already" ;;
+	1) row "$topic" "1 patch $origin" ;;
+	*) row "$topic" "$n patches $origin" ;;
+	esac
+done < <("$top/scripts/stack.py" list)
+to=$(tip)
+keep_state "$to"
 
-mkdir "$tmp/patches"
-plain_git -C "$base_tree" format-patch -q --no-signature --zero-commit --no-numbered \
-	--full-index --abbrev=12 -o "$tmp/patches" "$chain_base..$chain"
-rm -rf "$out"
-mv "$tmp/patches" "$out"
-say "$written of ${#chosen[@]} patches are in ${out#"$top"/}, without a sign-off; $left to be reworked, $((${#chosen[@]} - written - left)) are not needed"
-[ $left -eq 0 ] || die "a bug stays: those with '->' above need work, the rest of the line says where or what"
+echo
+say "$kernel"
+printf '%s\n' "${rows[@]}"
+[ "$to" != "$from" ] || die "there is nothing to port"
+write_patches "$patches" "$from" "$to"
+say "$(at rev-list --count "$from..$to") patches, not signed off: git am ${patches#"$top"/}/*.patch"
+
+guest_config=(arm64-boot.config)
+[ ! -f "$top/configs/arm64-boot-$v.config" ] || guest_config+=("arm64-boot-$v.config")
+. "$top/scripts/guest.sh"
+. "$top/scripts/objects.sh"
+
+# Each touched object with W=1, before and after: what the topics add is wrong.
+export CROSS_COMPILE=$cross
+w1=$tree.w1
+mapfile -t objects < <(at diff --name-only --diff-filter=d "$from" "$to" -- '*.c' | sed 's/c$/o/')
+compile() {	# before|after
+	local o wanted=()
+	[ -f "$w1/.prepared" ] || object_prepare arm64 "$tree" "$w1" || return 1
+	for o in "${objects[@]}"; do
+		[ ! -f "$tree/${o%o}c" ] || wanted+=("$o")
+		rm -f "$w1/$o"
+	done
+	make -k -C "$tree" ARCH=arm64 O="$w1" -j"$jobs" W=1 "${wanted[@]}" >"$w1/$1" 2>&1 || true
+	messages "$tree" <"$w1/$1" | grep -v 'No rule to make target' >"$w1/$1.messages" || true
+}
+judge_objects() {
+	local o new other=()
+	for o in "${objects[@]}"; do
+		! grep -q "No rule to make target '.*$o'" "$w1/after" || other+=("$o")
+	done
+	say "W=1: $((${#objects[@]} - ${#other[@]})) objects"
+	[ ${#other[@]} = 0 ] || say "not for arm64: ${other[*]}"
+	new=$(comm -13 "$w1"/{before,after}.messages)
+	[ -z "$new" ] || { echo "new with the topics:"; echo "$new"; return 1; }
+}
+
+declare -A verdict detail
+boot_test() {	# before|after NAME
+	local log=$logs/backport-$id-$2-$1.log rc=0 code pass fail skip splats
+	: >"$log"
+	quietly "$log.qemu" "booting for $2, $1" guest_boot "$log" 700 \
+		"kunit.enable=0 selftest=$2 selftest_timeout=500" || rc=$?
+	tr -d '\r' <"$log" >"$log.text"
+	code=$(sed -n 's/.*boot-init: selftest exit=\([0-9]*\).*/\1/p' "$log.text" | tail -n 1)
+	pass=$(grep -cE '^ok [0-9]' "$log.text" || true)
+	fail=$(grep -cE '^not ok [0-9]' "$log.text" || true)
+	skip=$(grep -cE '^ok [0-9].*# SKIP' "$log.text" || true)
+	splats=$("$top/scripts/splats.sh" "$log") || true
+	verdict[$1-$2]=red
+	[ $rc != 0 ] || [ "${code:-1}" != 0 ] || [ "$fail" != 0 ] || [ "$pass" = "$skip" ] ||
+		[ -n "$splats" ] || verdict[$1-$2]=green
+	detail[$1-$2]="$((pass - skip)) passed, $fail failed, $skip skipped"
+	[ -n "$code" ] || detail[$1-$2]+=", and the guest never reported"
+	[ -z "$splats" ] || detail[$1-$2]+="; $(sed '2,$d; s/[^:]*://' <<<"$splats" | cut -c1-90)"
+}
+
+programs=()
+for name in $tests; do
+	if [ -f "$stack/$selftest/$name.c" ]; then programs+=("$name"); else
+		[ -z "${TESTS:-}" ] || die "TESTS: the stack has no selftest $name"
+	fi
+done
+failed=0
+for when in before after; do
+	move "$([ $when = before ] && echo "$from" || echo "$to")"
+	quietly "$logs/backport-w1.log" "W=1, $when" compile $when
+	[ $when = before ] || judge_objects || failed=1
+	[ "$noboot$when" != 1before ] || continue
+	guest_name=$id-$when
+	guest_kernel
+	[ "$noboot" = 0 ] || continue
+	# The programs are those of the stack, the modules those of this kernel.
+	tree=$stack quietly "$logs/boot-userspace-$id.log" "building the selftests" guest_userspace
+	for name in "${programs[@]}"; do boot_test $when "$name"; done
+done
+if [ "$noboot" = 1 ]; then exit $failed; fi
+
+# One that passes before says nothing, but one of them has to fail.
+red=0
+report() {
+	local name
+	printf '## Linux %s\n\n%s, by make backport:\n\n' "$v" "$kernel"
+	printf '| topic | patches |\n|---|---|\n'
+	printf '%s\n' "${rows[@]}" | sed -E 's/^([^ ]+) +(.*)/| \1 | \2 |/'
+	printf '\n| selftest | before | after |\n|---|---|---|\n'
+	for name in "${programs[@]}"; do
+		printf '| %s | %s: %s | %s: %s |\n' "$name" "${verdict[before-$name]}" \
+			"${detail[before-$name]}" "${verdict[after-$name]}" "${detail[after-$name]}"
+	done
+	echo
+}
+for name in "${programs[@]}"; do
+	[ "${verdict[before-$name]}" = green ] || red=1
+	[ "${verdict[after-$name]}" = green ] || failed=1
+done
+echo
+report
+if [ -z "$ksrc" ]; then
+	file=$top/results/backport.md
+	{
+		printf '# The topics for stable kernels\n\n'
+		report
+		[ ! -f "$file" ] ||
+			awk -v h="## Linux $v" '/^## / { keep = $0 != h } keep' "$file"
+	} >"$build/backport.md"
+	mv "$build/backport.md" "$file"
+	say "this is in ${file#"$top"/}"
+fi
+[ $red = 1 ] || die "no selftest fails without the topics, so they say nothing"
+[ $failed = 0 ] || die "see build/logs/backport-$id-*.log"

@@ -1,305 +1,254 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
-# mail.sh: the series, or the part of it for some trees, as mails in build/outgoing/,
-# with the identity and the sign-off of the one who sends. patches/ stays as it is.
-# Nothing is sent unless SEND=1 asks for it, and then not before a question.
-#   KSRC=DIR           the sender's tree, on the branch that the patches are for
-#   SUBSET=fixes,usb   only these parts, by the labels in patches/subsets
-#   TO="A <a@b>, c@d"  recipients besides those of get_maintainer.pl
+# mail.sh: one topic as one thread of mails in build/outgoing/TOPIC/, with the identity and the
+# sign-off of the one who sends. patches/ stays as it is. Nothing is sent unless SEND=1 asks for
+# it, and then not before a question.
+#   TOPIC=NAME         which; without it the topics are listed
+#   KSRC=DIR           the sender's tree, on the branch that the topic is for
+#   TO="A <a@b>, c@d"  recipients besides those of get_maintainer.pl and of the trailers
 #   TRAILERS="Tag: value; Tag: value"   for each patch, above the Signed-off-by
-#   VERSION=2          [PATCH v2], needs a CHANGELOG
-#   CHANGELOG=FILE     what changed since the last version, for the cover letter
 #   COVER=FILE         another cover letter: subject, empty line, text
+#   VERSION=2 CHANGELOG=FILE   [PATCH v2], and what has changed
+#   SINCE=REV          this repository when v1 was sent, for a range-diff (default: the tag
+#                      sent/TOPIC/v1 that SEND=1 left)
+#   LINK=URL           v1 in an archive
 #   SEND=1             send; CONFIRM=yes answers the question
 # mail-test.sh sets SINK=PORT: mails go to that port of this machine and nowhere else.
+#
+# git format-patch and send-email do it all. b4 would want a branch of its own for each topic, and
+# bookworm's 0.12 knows no prerequisites. The lines change-id and prerequisite-change-id are b4's.
 . "$(dirname "$0")/common.sh"
+. "$top/scripts/topics.sh"
 
-subset=${SUBSET:-all}
+topic=${TOPIC:-}
 version=${VERSION:-1}
+since=${SINCE:-}
 send=${SEND:-}
 sink=${SINK:-}
-out=$build/outgoing
+out=$build/outgoing${sink:+-test}/$topic
 
-# Which parts a part builds on, where git would not notice. What else it needs to
-# apply is found by applying it.
-declare -A needs=(
-	[fixes]="" [usb]="" [core]="" [drivers]=core [i915]=core [xe]=core [iio]=core
-	[tests]="fixes usb core drivers i915 xe iio"
-)
-
-[ "$series" = all ] || die "mail works on the series, not with SERIES=$series"
 [[ $version =~ ^[1-9][0-9]?$ ]] || die "VERSION=$version: give a number, up to 99"
 [[ $sink =~ ^[0-9]*$ ]] || die "SINK=$sink: give a port of this machine"
-[ -z "$sink" ] || out=$build/outgoing-test
-case $send in ''|1) ;; *) die "SEND=$send: SEND=1 sends, without it nothing is sent" ;; esac
-subset=${subset// /}
-[[ ,$subset, != *,all,* ]] || subset=$(IFS=,; echo "${!needs[*]}")
-for s in ${subset//,/ }; do
-	[ -n "${needs[$s]+known}" ] || die "SUBSET=$s: use all, or some of fixes core drivers i915 xe usb iio tests"
-done
-[ -n "${subset//,/}" ] || die "SUBSET=${SUBSET:-}: names no part of the series"
+[[ $send =~ ^1?$ ]] || die "SEND=$send: SEND=1 sends, without it nothing is sent"
 for f in CHANGELOG COVER; do
-	[ -z "${!f:-}" ] || { [ -f "${!f}" ] && [ -s "${!f}" ]; } || die "$f=${!f}: no such file, or an empty one"
+	[ -z "${!f:-}" ] || [ -s "${!f}" ] || die "$f=${!f}: no such file, or an empty one"
 done
-[ "$version" = 1 ] || [ -n "${CHANGELOG:-}" ] || die "VERSION=$version: say with CHANGELOG=FILE what has changed"
-[ "$version" != 1 ] || [ -z "${CHANGELOG:-}" ] || die "CHANGELOG=$CHANGELOG: the first version has none, say VERSION=2"
+for f in CHANGELOG SINCE LINK; do
+	[ "$version" != 1 ] || [ -z "${!f:-}" ] || die "$f is about a version before: say VERSION=2"
+done
+[ "$version" = 1 ] || [ -n "${CHANGELOG:-}" ] ||
+	die "VERSION=$version: say with CHANGELOG=FILE what has changed"
+
+security() { sed -n "s/^$1[[:space:]]\{1,\}//p" "$top/patches/security" 2>/dev/null || true; }
+series=$("$top/scripts/stack.py" list)
+kind=$(awk -F '\t' -v t="$topic" '$1 == t { print $3, $4 }' <<<"$series")
+if [[ $kind != post\ * ]]; then
+	echo "topics for the lists:"
+	while IFS=$'\t' read -r t where k _ needs; do
+		[ "$k" = post ] || continue
+		[ "$needs" = - ] || where+=", after $needs"
+		[ -z "$(security "$t")" ] || where+=", security@kernel.org first"
+		printf '    %-24s %s\n' "$t" "$where"
+	done <<<"$series"
+	[ -n "$topic" ] || die "give one: make mail TOPIC=NAME"
+	die "TOPIC=$topic: ${kind:+is only for this repository}${kind:-no such topic}"
+fi
 
 split() {	# SEPARATOR TEXT: one per line
 	tr "$1" '\n' <<<"$2" | sed 's/^[[:space:]]*//; s/[[:space:]]*$//; /^$/d'
 }
-split , "${TO:-}" | while read -r a; do
-	[[ $a =~ ^([^\<\>@]*\ )?\<[^[:space:]\<\>@]+@[^[:space:]\<\>@]+\>$|^[^[:space:]\<\>@]+@[^[:space:]\<\>@]+$ ]] ||
+address='[^[:space:]<>@]+@[^[:space:]<>@]+'
+while read -r a; do
+	[[ $a =~ ^([^\<\>@]*\ )?\<$address\>$|^$address$ ]] ||
 		die "TO: '$a' is no mail address; put commas between several"
-done
-mapfile -t trailers < <(split ';' "${TRAILERS:-}")
-for t in "${trailers[@]}"; do
-	[[ $t =~ ^[A-Z][A-Za-z-]*:\ *[^\ ] ]] || die "TRAILERS: '$t' is no 'Tag: value'; put semicolons between several"
-done
+done < <(split , "${TO:-}")
+trailers=(--if-exists addIfDifferent)
+while read -r t; do
+	[[ $t =~ ^[A-Z][A-Za-z-]*:\ *[^\ ] ]] ||
+		die "TRAILERS: '$t' is no 'Tag: value'; put semicolons between several"
+	trailers+=(--trailer "$t")
+done < <(split ';' "${TRAILERS:-}")
 
 # The identity, and how to send, are what git is told in the sender's own tree.
 home=${ksrc:-$top}
-[ -d "$home" ] || die "KSRC=$ksrc: no such directory"
 name=$(git -C "$home" config user.name || true)
 email=$(git -C "$home" config user.email || true)
-[ -n "$name" ] && [ -n "$email" ] ||
+[ -n "$name" ] ||
 	die "the mails need a sender: git config --global user.name 'Your Name', and user.email"
-[[ $email =~ ^[^@[:space:]]+@[^@[:space:]]+\.[^@[:space:]]+$ ]] || die "user.email is '$email': nobody can answer to that"
-[ -x "$(git --exec-path)/git-send-email" ] ||
-	die "there is no git send-email: install the package git-email"
-
+[[ $email =~ ^$address$ && $email == *@*.* ]] ||
+	die "user.email is '$email': nobody can answer to that"
+trailers+=(--if-exists addIfDifferentNeighbor --trailer "Signed-off-by: $name <$email>")
+export GIT_COMMITTER_NAME=$name GIT_COMMITTER_EMAIL=$email
 if [ -n "$send$sink" ]; then
-	[ -n "$ksrc" ] || [ -n "$sink" ] ||
-		die "SEND=1 needs KSRC=, your tree on the branch that the patches are for: nobody else has the commit of the default base"
+	[ -n "$ksrc$sink" ] ||
+		die "SEND=1 needs KSRC=, your tree: nobody else has the commit of the default base"
 	[ "${CONFIRM:-}" = yes ] || [ -t 0 ] ||
 		die "SEND=1 asks before it sends, and there is no terminal; CONFIRM=yes answers"
 fi
-if [ -f "$tree.applied" ] && [ -d "$tree" ]; then
-	read -r applied _ <"$tree.applied"
-	[ "$(git -C "$tree" rev-parse HEAD)" = "$applied" ] && [ -z "$(git -C "$tree" status --porcelain -uno | head -n 1)" ] ||
-		die "${tree#"$top"/} has changes that patches/ lacks, and patches/ is what is sent: 'make export' first, or git -C ${tree#"$top"/} reset --hard $applied"
+if [ -n "$(git -C "$top" status --porcelain -- patches | head -n 1)" ]; then
+	[ -z "$send" ] || die "patches/ has changes: commit them, so that what is sent can be found"
+	say "patches/ has changes that are not committed: they are used like the rest"
 fi
-[ -z "$(git -C "$top" status --porcelain -- patches 2>/dev/null | head -n 1)" ] ||
-	say "patches/ has changes that are not committed: they are sent like the rest"
+[ -n "$sink" ] || [ ! -d "$build/linux" ] ||
+	env -u KSRC -u BASE "$top/scripts/stack.py" export --check || exit 1
+last=$((version - 1))
+tag=sent/$topic/v$last
+[ -n "$since" ] || ! git -C "$top" rev-parse -q --verify "$tag" >/dev/null || since=$tag
+[ -z "$since" ] || git -C "$top" cat-file -e "$since:patches/$topic" 2>/dev/null ||
+	die "SINCE=$since: this repository has no patches/$topic there"
 
-"$top/scripts/tree.sh" --base
-rm -rf "$out"
+"$top/scripts/stack.py" tree --base
 tmp=$(mktemp -d "$build/mail.XXXXXX")
-chain_tmp=$tmp
 trap 'rm -rf "$tmp"' EXIT
-mkdir "$tmp/mails"
-by=("$name" "$email")
-export GIT_COMMITTER_NAME=$name GIT_COMMITTER_EMAIL=$email
 
-# The base is what others have, too: commits that are only the sender's are
-# prerequisites like others.
-head=$(git -C "$base_tree" rev-parse base)
+# The base is what others have of it, too: commits that are only the sender's are prerequisites.
+head=$(git -C "$base_tree" rev-parse "$base_ref^{commit}")
 public=$head
 if [ -z "$ksrc" ]; then
-	say "base-commit is of $(cat "$base_tree/.git/imported"), which others do not have; KSRC= takes your tree"
-else
-	public=$(git -C "$ksrc" merge-base HEAD '@{upstream}' 2>/dev/null) || {
-		public=$head
-		say "the branch in KSRC has no upstream: make sure that others have $(git -C "$ksrc" log -1 --format='%h ("%s")')"
-	}
+	say "others do not have the base-commit: with KSRC= it is that of your tree"
+elif ! public=$(git -C "$ksrc" merge-base "$head" '@{upstream}' 2>/dev/null); then
+	public=$head
+	say "the branch in KSRC has no upstream: make sure that others have $head"
 fi
 
-mapfile -t patches < <(list_patches)
-label=() subject=() chosen=() first=()
-for i in "${!patches[@]}"; do
-	subject[i]=$(patch_subject "${patches[i]}")
-	label[i]=$(patch_subset "${subject[i]}")
-	[ -n "${label[i]}" ] || die "patches/subsets says nothing about '${subject[i]}'"
-	[[ ,$subset, != *,${label[i]},* ]] || { chosen[i]=1; last=$i; }
-done
-for s in ${subset//,/ }; do
-	for i in "${!patches[@]}"; do
-		[[ " ${needs[$s]} " != *" ${label[i]} "* ]] || [ -n "${chosen[i]:-}" ] || [ "$i" -gt "${last:-0}" ] || first[i]=1
-	done
-done
-
-# What comes first, and then what is sent, each in the order of the series. If one
-# does not apply, the nearest patch before it to the same file has to come first.
-apply_chosen() {
-	local i j again=1 with
-	while [ -n "$again" ]; do
-		again=''
-		chain_start "$base_tree" "$head"
-		: >"$tmp/first"
-		: >"$tmp/chosen"
-		for i in "${!first[@]}" - "${!chosen[@]}"; do
-			[ "$i" != - ] || { echo "$chain" >"$tmp/from"; continue; }
-			if chain_add "${patches[i]}" "${trailers[@]}" "Signed-off-by: $name <$email>"; then
-				[ $how != already ] || { echo "skipped, the base has it already: ${subject[i]}" >>"$tmp/skipped"; continue; }
-				if [ -n "${chosen[i]:-}" ]; then echo "$i" >>"$tmp/chosen"; else echo "$i" >>"$tmp/first"; fi
-				continue
-			fi
-			with=''
-			for ((j = i - 1; j >= 0; j--)); do
-				grep -qF "diff --git a/${where%%[, ]*} " "${patches[j]}" || continue
-				[ -z "${chosen[j]:-}" ] || with=${with:-$j}
-				[ -z "${chosen[j]:-}${first[j]:-}" ] || continue
-				first[j]=1
-				again=1
-				continue 3
-			done
-			[ -z "${first[i]:-}" ] || [ -z "$with" ] ||
-				die "'${subject[i]}' is needed first, but needs '${subject[with]}' itself: send them together, SUBSET=$subset,${label[i]}"
-			die "$(basename "${patches[i]}") does not apply to $(cat "$base_tree/.git/imported"): ${where:-see build/logs/apply.log}"
-		done
-	done
-	echo "$chain" >"$tmp/to"
+apply_after_needs() {	# TOP
+	local t needs
+	needs=$("$1/scripts/stack.py" needs "$topic")
+	work_git checkout -q -f --detach "$head"
+	for t in $needs; do apply "$1" "$t" "${trailers[@]}"; done
+	from=$(work_git rev-parse HEAD)
+	apply "$1" "$topic" "${trailers[@]}"
+	to=$(work_git rev-parse HEAD)
 }
-quietly "$logs/mail-apply.log" "applying the patches, signed off by $name <$email>" apply_chosen ||
-	die "no mails were written"
-[ ! -f "$tmp/skipped" ] || sort -u "$tmp/skipped" | sed 's/^/== /'
-mapfile -t sent <"$tmp/chosen"
-mapfile -t before <"$tmp/first"
-n=${#sent[@]}
+rm -rf "$out"
+opts=(--quiet --base="$public" --from="$name <$email>" --thread=shallow --abbrev=12 -o "$out")
+[ "$version" = 1 ] || opts+=(-v "$version")
+tops=("$top")
+if [ -n "$since" ]; then
+	tops+=("$tmp/since")
+	mkdir "$tmp/since"
+	git -C "$top" archive "$since" patches scripts | tar -x -C "$tmp/since"
+fi
+quietly "$logs/mail-work.log" "preparing git am" work_tree "$tmp/work" "${tops[@]}"
+work=$tmp/work
+if [ -n "$since" ]; then
+	apply_after_needs "$tmp/since"
+	opts+=(--range-diff="$from..$to")
+fi
+apply_after_needs "$top"
+n=$(work_git rev-list --count "$from..$to")
 [ "$n" -gt 0 ] || die "the base has all of it already"
 
-opts=(--quiet --base="$public" --from="$name <$email>" --thread=shallow -o "$tmp/mails")
-[ "$n" -eq 1 ] || opts+=(--cover-letter)
-[ "$version" -eq 1 ] || opts+=(-v "$version")
-plain_git -C "$base_tree" format-patch "${opts[@]}" "$(cat "$tmp/from")..$(cat "$tmp/to")" >"$logs/mail-format.log" 2>&1 ||
-	die "git format-patch failed: $(tail -n 1 "$logs/mail-format.log")"
-
-# The cover letter. A part says what it is a part of, and what it needs.
-numbers() {	# of patches, in words: 1 to 8, 12
-	printf '%s\n' "$@" | awk '{ n = $1 + 1 }
-		!to || n != to + 1 { out(); from = n } { to = n }
-		function out() { if (to) printf "%s%s", (k++ ? ", " : ""), (from == to) ? from : from " to " to }
-		END { out() }'
+# What is said besides the messages: in the cover letter, or below the --- of a single patch.
+mapfile -t needs < <("$top/scripts/stack.py" needs "$topic")
+say_more() {
+	local t
+	[ ${#needs[@]} -eq 0 ] || printf '\nNeeds:\n'
+	for t in "${needs[@]}"; do echo " - $(title "$t")"; done
+	[ -z "${CHANGELOG:-}" ] || { printf '\nChanges since v%d:\n' "$last"; cat "$CHANGELOG"; }
+	[ -z "${LINK:-}" ] || printf '\nv%d: %s\n' "$last" "$LINK"
 }
-note() {
-	local i
-	[ ${#before[@]} -gt 0 ] || return 0
-	echo "Needed first, see prerequisite-patch-id below:"
-	echo
-	if [ ${#before[@]} -le 10 ]; then
-		for i in "${before[@]}"; do echo " - ${subject[i]}"; done
-	else
-		for i in "${before[@]}"; do echo "${label[i]}"; done | sort | uniq -c | awk '{ printf " - %s of %s\n", $1, $2 }'
-	fi
-	echo
-}
-title=$(patch_subject "$top/patches/0000-cover-letter.patch")
-[ "$n" -eq ${#patches[@]} ] || title+=" (${subset//,/, })"
-[ -z "${COVER:-}" ] || title=$(head -n 1 "$COVER")
-{
-	if [ -n "${COVER:-}" ]; then
-		note
-		sed '1d; 2{/^$/d}' "$COVER"
-		[ -z "${CHANGELOG:-}" ] || echo
-	else
-		if [ "$n" -lt ${#patches[@]} ]; then
-			echo "These are $n of the ${#patches[@]} patches of a series, its part for: ${subset//,/, }."
-			[ ${#before[@]} -gt 0 ] || echo "They need no other patch of it."
-			echo
-			note
-			echo "What follows is about the whole series, where these have the numbers"
-			echo "$(numbers "${sent[@]}")."
-			echo
-		fi
-		sed '1,/^$/d' "$top/patches/0000-cover-letter.patch"
-	fi | sed '/^Changes since/,$d'
-	[ -z "${CHANGELOG:-}" ] || { echo "Changes since v$((version - 1)):"; echo; cat "$CHANGELOG"; }
-} >"$tmp/cover"
-edit() {	# FILE AWK-PROGRAM
-	TITLE=$title awk "$2" "$1" >"$tmp/edited"
-	cp "$tmp/edited" "$1"
-}
-if [ "$n" -eq 1 ]; then
-	{ note; [ -z "${CHANGELOG:-}" ] || { echo "Changes since v$((version - 1)):"; echo; cat "$CHANGELOG"; echo; }; } >"$tmp/cover"
-	# shellcheck disable=SC2016
-	edit "$tmp"/mails/*.patch '{ print } /^---$/ && !done++ { while ((getline line <"'"$tmp/cover"'") > 0) print line }'
-else
-	# shellcheck disable=SC2016
-	edit "$tmp"/mails/*0000-cover-letter.patch '
-		(at = index($0, "*** SUBJECT HERE ***")) { print substr($0, 1, at - 1) ENVIRON["TITLE"]; next }
-		/^\*\*\* BLURB HERE \*\*\*$/ { while ((getline line <"'"$tmp/cover"'") > 0) print line; next } { print }'
+cover=$top/patches/$topic/0000-cover-letter.patch
+work_git checkout -q -B "$topic"
+if [ "$n" -gt 1 ]; then
+	[ -f "${COVER:-$cover}" ] || die "$n patches and no cover letter: 'make export' writes one"
+	text=$(if [ -n "${COVER:-}" ]; then cat "$COVER"; else
+		title "$topic"
+		sed '1,/^$/d; /^change-id: /d' "$cover" | sed '1s/^./\n&/'
+	fi)
+	work_git config "branch.$topic.description" "$text"$'\n'"$(say_more)"
+	opts+=(--cover-letter --cover-from-description=subject)
 fi
+work_git format-patch "${opts[@]}" "$from..$topic" >"$logs/mail-format.log" 2>&1 ||
+	die "git format-patch failed: $(tail -n 1 "$logs/mail-format.log")"
+mails=("$out"/*.patch)
+if [ "$n" = 1 ]; then
+	say_more >"$tmp/more"
+	sed -i -e "0,/^---\$/{/^---\$/r $tmp/more" -e '}' "${mails[0]}"
+fi
+ids="change-id: $(change_id "$topic")"
+for t in "${needs[@]}"; do
+	v=$(git -C "$top" tag -l "sent/$t/v*" --sort=version:refname | tail -n 1)
+	ids+="\\nprerequisite-change-id: $(change_id "$t"):v${v##*/v}"
+	[ -n "$v" ] || ids+=1
+done
+sed -i "s/^base-commit: .*/&\\n$ids/" "${mails[0]}"
 
+patches=("${mails[@]}")
+[ "$n" = 1 ] || patches=("${mails[@]:1}")
+ignore=FILE_PATH_CHANGES,GIT_COMMIT_ID,UNKNOWN_COMMIT_ID
 checkpatch() {
-	local p mails=()
-	for p in "$tmp"/mails/*.patch; do
-		[[ $p == *0000-cover-letter.patch ]] || mails+=("$p")
-	done
 	cd "$base_tree"
 	./scripts/checkpatch.pl --strict --no-tree --root="$base_tree" --terse --show-types \
-		--ignore FILE_PATH_CHANGES,GIT_COMMIT_ID,UNKNOWN_COMMIT_ID "${mails[@]}"
+		--ignore $ignore "${patches[@]}"
 }
-quietly "$logs/mail-checkpatch.log" "checkpatch --strict" checkpatch || die "no mails were written"
+quietly "$logs/mail-checkpatch.log" "checkpatch --strict" checkpatch || die "not ready to be sent"
 
-# Who gets them: people in To:, lists in Cc:, as MAINTAINERS of the base says. The
-# cover letter goes to everybody. Not asked is who changed a file lately.
-maintainers() {
-	local p
+# Who gets them: all get the whole thread. People of MAINTAINERS in To:, its lists and everybody
+# in the trailers in Cc:. Not asked is who changed a file lately. stable@ is told by its tag.
+header() { awk -v h="$1: " '{ printf "%s%s", h, $0; h = ",\n " } END { if (NR) print "" }' "$2"; }
+recipients() {
+	local answer
 	mkdir -p "$build/recipients"
 	cd "$base_tree"
-	for p in "$tmp"/mails/*.patch; do
-		[[ $p != *0000-cover-letter.patch ]] || continue
-		ask "$p" &
-		[ "$(jobs -rp | wc -l)" -lt "$jobs" ] || wait -n
-	done
-	wait
-	for p in "$tmp"/mails/*.patch; do
-		[[ $p == *0000-cover-letter.patch ]] || [ -s "$p.recipients" ] || { echo "nobody is responsible for $(basename "$p")"; return 1; }
-	done
-	[ "$n" -eq 1 ] || cat "$tmp"/mails/*.recipients | awk '!seen[$0]++' >"$(ls "$tmp"/mails/*0000-cover-letter.patch).recipients"
-}
-ask() {	# PATCH; it takes a while, so the answer is kept for the next time
-	local key opts=(--no-rolestats --no-git --no-git-fallback)
-	[ -n "$ksrc" ] || opts+=(--no-fixes)
-	key=$build/recipients/$(sed -n '/^Fixes: /p; /^diff --git /,/^base-commit:/p' "$1" | cat MAINTAINERS - <(echo "${opts[@]}") | cksum | tr ' ' -)
-	if [ ! -s "$key" ]; then
-		./scripts/get_maintainer.pl "${opts[@]}" "$1" >"$1.asked"
-		mv "$1.asked" "$key"
+	# it takes a while, so the answer is kept for the next time
+	answer=$(work_git diff "$from" "$to" | cat MAINTAINERS - | cksum)
+	answer=$build/recipients/${answer/ /-}
+	if [ ! -s "$answer" ]; then
+		./scripts/get_maintainer.pl --no-rolestats --no-git --no-git-fallback --no-fixes \
+			"${patches[@]}" | grep @ >"$tmp/asked"
+		mv "$tmp/asked" "$answer"
 	fi
-	cp "$key" "$1.recipients"
+	{ split , "${TO:-}"; grep '<' "$answer"; } | awk '!seen[$0]++' >"$tmp/to"
+	{
+		grep -v '<' "$answer" || true
+		work_git log --format='By: %an <%ae>%n%B' "$from..$to" |
+			sed -nE "s/^(By|Cc|[A-Z][A-Za-z-]*-by): (([^<]*<)?$address>?).*/\\2/p"
+	} | grep -vE "stable(\+.*)?@|[< ]$email>|^$email\$" | grep -vxFf "$tmp/to" |
+		awk '!seen[$0]++' >"$tmp/cc" || true
+	cat <(header To "$tmp/to") <(header Cc "$tmp/cc") >"$tmp/headers"
 }
-quietly "$logs/mail-maintainers.log" "asking get_maintainer.pl (half a minute, the first time)" maintainers ||
-	die "no mails were written"
-for p in "$tmp"/mails/*.patch; do
-	{ split , "${TO:-}"; grep '<' "$p.recipients" || true; } | awk '!seen[$0]++ { printf "%s%s", (n++ ? ",\n " : "To: "), $0 } END { if (n) print "" }' >"$tmp/to-cc"
-	{ grep -v '<' "$p.recipients" || true; } | awk '{ printf "%s%s", (n++ ? ",\n " : "Cc: "), $0 } END { if (n) print "" }' >>"$tmp/to-cc"
-	# shellcheck disable=SC2016
-	edit "$p" '/^$/ && !done++ { while ((getline line <"'"$tmp/to-cc"'") > 0) print line } { print }'
-	rm "$p.recipients"
-done
-mv "$tmp/mails" "$out"
+quietly "$logs/mail-recipients.log" "asking get_maintainer.pl" recipients ||
+	die "nobody is responsible for this"
+for p in "${mails[@]}"; do sed -i -e "0,/^Date: /{/^Date: /r $tmp/headers" -e '}' "$p"; done
 
-# The threading is in the mails. git asks who else shall get them if it is told of
-# nobody, so a command tells it of nobody.
+# The threading is in the mails. git asks who else shall get them if it is told of nobody, so a
+# command tells it of nobody.
 mailer=(git -C "$home" send-email --no-thread --confirm=never --8bit-encoding=UTF-8
 	--from="$name <$email>" --to-cmd=true)
 if [ -n "$sink" ]; then
 	# Nor does any configuration, which could name another way out.
 	export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_CEILING_DIRECTORIES=$build
 	mailer[2]=$out
-	mailer+=(--smtp-server=127.0.0.1 --smtp-server-port="$sink" --smtp-encryption=none --smtp-auth=none)
+	mailer+=(--smtp-server=127.0.0.1 --smtp-server-port="$sink" --smtp-encryption=none
+		--smtp-auth=none)
 fi
-quietly "$logs/mail.log" "git send-email --dry-run" "${mailer[@]}" --dry-run "$out"/*.patch ||
+quietly "$logs/mail.log" "git send-email --dry-run" "${mailer[@]}" --dry-run "${mails[@]}" ||
 	die "the mails are in ${out#"$top"/}, and were not sent"
-# What it says about each: the recipients as they are in the end, and the subject.
-awk '/^(To|Cc): / { show = 1; text = text "\n    " $0; next }
-	/^[ \t]/ && show { sub(/^[ \t]+/, ""); text = text " " $0; next }
-	{ show = 0 }
-	/^Subject: / { print substr($0, 10) text; text = "" }' "$logs/mail.log" |
-	perl -MEncode -pe 's/(=\?UTF-8\?q\?[^?]*\?=)/encode("UTF-8", decode("MIME-Header", $1))/gie'
-people=$(sed -n '/^To: /,/^Subject: /{/^Subject/!p}' "$logs/mail.log" | grep -oE '[^ <>,]+@[^ <>,]+' | sort -u | wc -l)
-mails=("$out"/*.patch)
+sed 's/^/    /' "$tmp/headers"
+for p in "${mails[@]}"; do echo "  $(subject "$p" -k)"; done
+# The recipients as they are in the end.
+people=$(sed -n '/^To: /,/^Subject: /{/^Subject/!p}' "$logs/mail.log" | grep -oE "$address" |
+	sort -u | wc -l)
 say "${#mails[@]} mails to $people addresses from $name <$email>, in ${out#"$top"/}"
+[ "$people" -le 25 ] || say "warning: more than 25 addresses; many lists hold such a mail back"
+tags=$(work_git log --format=%B "$from..$to" | grep -c '^Cc: .*stable@' || true)
+[ "$kind" != "post stable" ] || [ "$tags" != 0 ] ||
+	say "warning: the topic is for stable, and no patch has Cc: stable@vger.kernel.org"
+for t in "${needs[@]}"; do say "$t has to be sent before: $(title "$t")"; done
+[ -z "$(security "$topic")" ] ||
+	say "NOT TO A LIST YET, first to security@kernel.org: $(security "$topic")"
 if [ -z "$send$sink" ]; then
 	say "nothing was sent: SEND=1 does that"
 	exit 0
 fi
-
 if [ "${CONFIRM:-}" != yes ]; then
-	say "Signed-off-by certifies the origin of each patch, and the other tags are yours to add, too:"
+	say "Signed-off-by certifies the origin of each patch, and the other tags are yours, too:"
 	say "see Documentation/process/submitting-patches.rst of the kernel, and what it refers to"
 	read -r -p "Send them now? [y/N] " answer || true
 	[[ ${answer:-} =~ ^[yY] ]] || die "nothing was sent"
 fi
-"${mailer[@]}" --quiet "${mails[@]}" ||
-	die "not all were sent; go on by hand with what is left: git send-email --no-thread --to-cmd=true ${out#"$top"/}/NNNN-*"
+"${mailer[@]}" --quiet "${mails[@]}" || die "not all were sent; what is left goes on by hand:" \
+	"git send-email --no-thread --to-cmd=true ${out#"$top"/}/NNNN-*"
 say "${#mails[@]} mails sent"
+[ -n "$sink" ] || git -C "$top" tag "sent/$topic/v$version"

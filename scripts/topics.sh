@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash disable=SC2154
+# Sourced after common.sh by what mails topics: what patches/ says of one, and a small work tree
+# to apply patches in. Functions with a TOP read TOP/patches, this repository's or an older one.
+
+topic_patches() {	# TOP TOPIC
+	find "$1/patches/$2" -maxdepth 1 -name '[0-9]*.patch' ! -name '0000-*' | sort
+}
+
+# Where the title is: in the cover letter, which a single patch does not have.
+topic_head() {	# TOPIC
+	find "$top/patches/$1" -maxdepth 1 -name '[0-9]*.patch' | sort | head -n 1
+}
+
+# FILE; with -k as it is in the mail, with [PATCH].
+subject() { git mailinfo ${2:+"$2"} /dev/null /dev/null <"$1" | sed -n 's/^Subject: //p'; }
+title() { subject "$(topic_head "$1")"; }
+
+# The change-id of b4. A single patch has no place to keep one in, so it follows from the name.
+change_id() {	# TOPIC
+	sed -n 's/^change-id: //p' "$(topic_head "$1")" | tail -n 1 | grep . ||
+		echo "20261126-dma-fence-$1-$(printf %s "$1" | sha1sum | cut -c1-12)"
+}
+
+# Nobody's git configuration has a say in it.
+work=
+work_git() {
+	GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 \
+		git -C "$work" -c core.autocrlf=false "$@"
+}
+
+# A work tree that has only the files that patches touch: git am needs no others.
+work_tree() {	# DIR TOP...
+	work=$1
+	shift
+	git init -q "$work"
+	# neither write 90,000 entries nor look for their files each time
+	git -C "$work" config core.splitIndex true
+	git -C "$work" config sparse.expectFilesOutsideOfPatterns true
+	git -C "$build/linux.git" rev-parse --path-format=absolute --git-path objects \
+		>"$work/.git/objects/info/alternates"
+	[ ! -f "$build/linux.git/shallow" ] || cp "$build/linux.git/shallow" "$work/.git/"
+	find "${@/%/\/patches}" -name '*.patch' -exec sed -n 's|^diff --git a/.* b/|/|p' {} + |
+		sort -u | work_git sparse-checkout set --no-cone --stdin
+}
+
+# apply TOP TOPIC [OPTION...]: a topic on HEAD of the work tree, each message with the options of
+# git interpret-trailers. What has no author yet gets the committer for one.
+apply() {
+	local p before top=$1 topic=$2
+	shift 2
+	for p in $(topic_patches "$top" "$topic"); do
+		before=$(work_git rev-parse HEAD)
+		awk '/^$/ { text = 1 }
+			!text && $0 == "From: series <series@localhost>" {
+				$0 = "From: " ENVIRON["GIT_COMMITTER_NAME"]
+				$0 = $0 " <" ENVIRON["GIT_COMMITTER_EMAIL"] ">"
+			} 1' "$p" | git interpret-trailers "$@" >"$work/.git/signed"
+		if ! work_git am -q -3 --keep-non-patch .git/signed >"$logs/am.log" 2>&1; then
+			work_git am --abort
+			work_git apply --check -R "$p" 2>/dev/null || die \
+				"${p#"$top"/} does not apply: $(grep -m 1 '^error' "$logs/am.log")"
+		fi
+		[ "$(work_git rev-parse HEAD)" != "$before" ] ||
+			say "skipped, the base has it: $(subject "$p")"
+	done
+}
