@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 # What may be set on the command line. The scripts get it through the environment.
 known := BASE SERIES TOPICS KSRC ARCH JOBS SUITES TESTS WRITEBACK_FENCE_ROUNDS KCSAN MINUTES SEED \
-	MUTANTS ROUNDS UPDATE CHECKS \
+	MUTANTS ROUNDS UPDATE CHECKS NOBOOT \
 	TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK SEND CONFIRM
 export $(known)
 
@@ -18,7 +18,7 @@ endif
 
 # Whether TOPICS= makes another tree, selects from the stack, or makes no sense.
 tree boot test kunit: export SCOPE = tree
-check: export SCOPE = select
+check backport: export SCOPE = select
 soak bench mutants sparse coccicheck litmus results-topics: export SCOPE = all
 
 run := @scripts/run.sh
@@ -43,6 +43,7 @@ help: ## this list
 	@echo '  WRITEBACK_FENCE_ROUNDS=n  boot: devices that come and go in the selftest (default 100)'
 	@echo '  KCSAN=1       boot: look for data races instead of use after free'
 	@echo '  CHECKS="docs bisect"  check: only these, by the names in its table'
+	@echo '  NOBOOT=1      backport: apply and build only'
 	@echo '  MUTANTS="NN NAME"  mutants: only these'
 	@echo '  ROUNDS=n UPDATE=1  bench: boots of each kernel (default 5); copy the report to results/'
 	@echo '  SEED=n ARCH=  soak: the seed of the first round; um or arm64 alone'
@@ -96,8 +97,8 @@ mail: ## a topic as mails from you in build/outgoing/, signed off; SEND=1 sends 
 mail-test: ## send all to a mail server that keeps it, and apply what arrived; nothing leaves the machine
 	$(run) -t "source mail sink" mail-test.sh
 
-backport: ## the fixes on an older kernel: make backport BASE=7.2 says of each if it is needed, and applies
-	$(run) "source" backport.sh
+backport: ## the fixes on an older kernel: make backport BASE=7.2 applies, builds and boots them, red before and green after
+	$(run) "source build arm64" backport.sh
 
 clean: ## remove everything generated, but refuse while a work tree has unexported changes
 	$(run) "" clean.sh

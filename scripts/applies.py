@@ -29,7 +29,7 @@ for target in targets:
             out[name] = f"needs {missing[0]}"
         else:
             try:
-                new = pick(at, [(name, c) for c in lines[name]], "", False)
+                new = pick(at, [(name, c) for c in lines[name]], verbose=False)
                 taken = int(stack.git("rev-list", "--count", f"{at}..{new}"))
                 word = "applies" if taken == len(lines[name]) else \
                     f"{taken} of {len(lines[name])} patches, the tree has the others" if taken \

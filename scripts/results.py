@@ -93,13 +93,11 @@ def verdicts(commit):
 
 
 def concerns_uml(topic, lines):
-    """Whether it changes code that UML builds: an object that is there, or a header."""
-    for commit in (c for c in lines[topic] if not c.test):
-        for name in git("diff-tree", "-r", "--no-commit-id", "--name-only", commit.id).split("\n"):
-            if name.endswith(".h") and re.match("include/|drivers/(dma-buf|gpu/drm)/[^/]*$", name) \
-                    or (out / name).with_suffix(".o").exists() or name.startswith("lib/"):
-                return True
-    return False
+    """Whether it changes code that UML builds."""
+    built = re.compile(r"include/|lib/|kernel/|drivers/(dma-buf|gpu/drm(/scheduler|/vkms|/tests)?)/"
+                       r"[^/]*\.[ch]$")
+    return any(built.match(name) for commit in lines[topic] if not commit.test for name in git(
+        "diff-tree", "-r", "--no-commit-id", "--name-only", commit.id).split("\n"))
 
 
 def table(states, base):
@@ -117,7 +115,8 @@ def table(states, base):
     short_case = lambda text: re.sub(r"\s+", " ", text).replace("|", "\\|")[:90]
     text = ["# Which topic makes which test pass", "",
             f"Made by `make results-topics` on {datetime.date.today()}, commit "
-            f"{git('describe', '--always', '--dirty', at=top)}, on {git('log', '-1', '--format=%s', base)}. "
+            f"{git('describe', '--always', '--dirty', at=top)}, "
+            f"on {git('log', '-1', '--format=%s', base)}. "
             f"KUnit on UML with {len(last)} cases, of which "
             f"{sum(v in ok for v in first.values())} pass without the topics and "
             f"{sum(v in ok for v in last.values())} with all of them.", "",
@@ -143,7 +142,8 @@ def main():
             if topics[topic].kind != "post" or not concerns_uml(topic, lines):
                 continue
         at = SimpleNamespace(topics=list(whole), series="topics" if whole else "none")
-        commit = pick(base, stack.selection(at, topics, base), "", False)
+        chosen, partly = stack.selection(at, topics, base)
+        commit = pick(base, chosen, partly=partly, verbose=False)
         print(f"== {topic or 'tests without fixes'} ", end="", flush=True)
         states.append((topic, verdicts(commit)))
         failing = sum(v not in ("passes", "skipped") for v in states[-1][1].values())

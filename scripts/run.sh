@@ -22,7 +22,8 @@ soak.sh:*) die "ARCH=$arch: use um or arm64, or neither for both" ;;
 esac
 [ "$script" != soak.sh ] || [ "$arch" = um ] || groups+=(arm64)
 [ -z "${SUITES:-}" ] || [ "$script" = kunit.sh ] || die "SUITES is for 'make kunit'"
-[ -z "${TESTS:-}" ] || [ "$script" = boot.sh ] || die "TESTS is for 'make boot'"
+[ -z "${TESTS:-}" ] || [ "$script" = boot.sh ] || [ "$script" = backport.sh ] ||
+	die "TESTS is for 'make boot' and 'make backport'"
 [ "$script" != bench.sh ] || [ "$base" != 6.12 ] || die "BASE=6.12: bench compares with 6.12 anyway, leave BASE out"
 [ "$script" != mutants.sh ] || "$top/scripts/mutants.sh" --list >/dev/null
 

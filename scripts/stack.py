@@ -187,8 +187,9 @@ class Conflict(Exception):
         super().__init__(f"topic {topic}: '{commit.subject}' conflicts in {', '.join(files)}")
 
 
-def pick(base, chosen, name, verbose=True):
-    """git cherry-pick of commits: (topic, commit) in order. Returns the last one."""
+def pick(base, chosen, name="", partly=(), verbose=True):
+    """git cherry-pick of commits: (topic, commit) in order. Returns the last one. Of topics that
+    are there only PARTLY, with their tests, documentation that does not apply is left out."""
     taken = {}
     with scratch(base) as run:
         for topic, commit in chosen:
@@ -198,7 +199,11 @@ def pick(base, chosen, name, verbose=True):
                 taken[topic] += 1
                 continue
             if files := run("diff", "--name-only", "--diff-filter=U").split():
-                raise Conflict(topic, commit, files[:3])
+                if topic not in partly or not commit.text:
+                    raise Conflict(topic, commit, files[:3])
+                say(f"left out, as it describes what is not there: {commit.subject}")
+                run("cherry-pick", "--skip")
+                continue
             # Nothing is left of it, or else something is wrong.
             if run("rev-parse", "-q", "--verify", "CHERRY_PICK_HEAD", rc=True).returncode:
                 die("git cherry-pick: " + done.stderr.decode(errors="replace").strip())
@@ -214,10 +219,11 @@ def pick(base, chosen, name, verbose=True):
 
 
 def selection(at, topics, base):
-    """What of the stack a tree gets: the topics, what they need, and all tests."""
+    """What of the stack a tree gets: the topics, what they need, and all tests. Also the topics
+    of which it gets no more than these."""
     whole = {n for t in at.topics for n in [t, *topics[t].needs]} if at.series != "none" else ()
     return [(t, c) for t, list_ in commits(topics, base).items() for c in list_
-            if t in whole or c.test]
+            if t in whole or c.test], topics.keys() - whole
 
 
 def alone(topic, topics, base):
@@ -225,7 +231,7 @@ def alone(topic, topics, base):
     stack, before = commits(topics, base), base
     for part in topics[topic].needs, [topic]:
         chosen = [(t, c) for t in part for c in stack[t]]
-        before, last = pick(before, chosen, "", False) if chosen else before, before
+        before, last = pick(before, chosen, verbose=False) if chosen else before, before
     return last, before
 
 
@@ -241,7 +247,7 @@ def tree(mode=""):
     base_tree(at, onto)
     if at.main:
         return None
-    chosen, state = selection(at, topics, base), state_of(at.tree)
+    (chosen, partly), state = selection(at, topics, base), state_of(at.tree)
     want = [onto, *(c.id for _, c in chosen)]
     if changed(at.tree):
         if mode == "--keep":
@@ -252,7 +258,7 @@ def tree(mode=""):
     if state.get("want") == want and at.tree.is_dir() and not state.get("moving"):
         return None if mode == "--keep" else say(f"tree: {short(at.tree)} is up to date")
     try:
-        new = pick(onto, chosen, git("log", "-1", "--format=%s", onto))
+        new = pick(onto, chosen, git("log", "-1", "--format=%s", onto), partly)
     except Conflict as conflict:
         die(f"{conflict}\nNothing was changed. 'make rebase' with the same BASE= or KSRC= leaves "
             f"such a conflict in {short(main_tree)} to be mended." if not at.home else

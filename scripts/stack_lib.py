@@ -283,6 +283,7 @@ def commits(topics, base):
             head, *files = [line for line in entry.split("\n") if line]
             result[topic].append(SimpleNamespace(
                 id=head.split("\x02")[0], subject=head.split("\x02")[1],
+                text=all(re.match(r"Documentation/.*\.(rst|svg)$|MAINTAINERS$", f) for f in files),
                 test=any(TEST_FILES.match(f) for f in files) and
                 all(TEST_FILES.match(f) or TEST_BUILD.match(f) for f in files)))
         before = end

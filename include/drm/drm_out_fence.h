@@ -19,7 +19,7 @@ struct drm_out_fence_timeline {
 	/** @context: fence context of the timeline. */
 	u64 context;
 
-	/** @lock: protects @seqno and @pending. */
+	/** @lock: protects @seqno, @pending, @num_pending and @prune_at. */
 	spinlock_t lock;
 
 	/** @seqno: sequence number of the last fence. */
@@ -28,10 +28,17 @@ struct drm_out_fence_timeline {
 	/**
 	 * @pending:
 	 *
-	 * Fences that were not signaled when the last one was created, and the
-	 * last one. The list holds a reference to each.
+	 * Fences that may have to be signaled when the CRTC or connector goes
+	 * away, oldest first. The list holds a reference to each. Those that do
+	 * not need it any more are dropped once in a while.
 	 */
 	struct list_head pending;
+
+	/** @num_pending: length of @pending. */
+	unsigned int num_pending;
+
+	/** @prune_at: length at which signaled fences are dropped. */
+	unsigned int prune_at;
 
 	/** @name: what dma_fence_timeline_name() returns for the fences. */
 	char name[32];

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Fences that signal when an atomic commit is on screen (OUT_FENCE_PTR of a CRTC)
- * or in memory (WRITEBACK_OUT_FENCE_PTR of a writeback connector).
+ * Fences that signal when an atomic commit is on screen (OUT_FENCE_PTR of a
+ * CRTC) or in memory (WRITEBACK_OUT_FENCE_PTR of a writeback connector).
  *
  * Userspace keeps them as sync_files for as long as it likes, also after the
- * device is gone. So they carry what their callbacks need: a lock of their own,
- * the name of the timeline, and the name of the driver, a constant of the
- * driver module. No one has to wait before a CRTC or a connector is freed.
+ * device is gone. So everything that can be asked of a fence is in its own
+ * memory: its lock and its names. No one has to wait before a CRTC or a
+ * connector is freed.
  */
 
 #include <linux/dma-fence.h>
 #include <linux/export.h>
 #include <linux/list.h>
+#include <linux/minmax.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/stdarg.h>
@@ -27,10 +28,13 @@
 
 #include "drm_crtc_internal.h"
 
+/* More than that are not in flight unless a driver forgets to signal. */
+#define DRM_OUT_FENCE_PRUNE_MIN	8u
+
 struct drm_out_fence {
 	struct dma_fence base;
 	struct list_head pending;	/* in &drm_out_fence_timeline.pending */
-	const char *driver_name;
+	char driver_name[32];	/* as much of it as struct sync_fence_info has */
 	char timeline_name[sizeof_field(struct drm_out_fence_timeline, name)];
 };
 
@@ -72,10 +76,35 @@ void drm_out_fence_timeline_init(struct drm_out_fence_timeline *timeline,
 	timeline->seqno = 0;
 	spin_lock_init(&timeline->lock);
 	INIT_LIST_HEAD(&timeline->pending);
+	timeline->num_pending = 0;
+	timeline->prune_at = DRM_OUT_FENCE_PRUNE_MIN;
 
 	va_start(args, fmt);
 	vsnprintf(timeline->name, sizeof(timeline->name), fmt, args);
 	va_end(args);
+}
+
+/*
+ * Forget what drm_out_fence_timeline_cancel() need not see any more: the signaled
+ * ones, and those of commits that failed, to which nobody else has a reference.
+ * The next time is when the list is twice as long as what is left, so that the
+ * cost of a fence does not grow with the number of those that never signal.
+ */
+static void drm_out_fence_timeline_prune(struct drm_out_fence_timeline *timeline)
+{
+	struct drm_out_fence *fence, *next;
+
+	list_for_each_entry_safe(fence, next, &timeline->pending, pending) {
+		if (dma_fence_test_signaled_flag(&fence->base) ||
+		    kref_read(&fence->base.refcount) == 1) {
+			list_del(&fence->pending);
+			timeline->num_pending--;
+			dma_fence_put(&fence->base);
+		}
+	}
+
+	timeline->prune_at = max(DRM_OUT_FENCE_PRUNE_MIN,
+				 2 * timeline->num_pending);
 }
 
 /*
@@ -84,8 +113,8 @@ void drm_out_fence_timeline_init(struct drm_out_fence_timeline *timeline,
  *
  * Whoever waits for a frame of a device that goes away learns so: fences that
  * are not signaled yet get the error -ENODEV. The caller has made sure that the
- * hardware is done with these frames. The driver may still signal the fences,
- * without effect.
+ * hardware is done with the buffers of these frames. The driver may still
+ * signal the fences, without effect.
  *
  * Context: Process context.
  */
@@ -97,6 +126,7 @@ void drm_out_fence_timeline_cancel(struct drm_out_fence_timeline *timeline)
 
 	spin_lock(&timeline->lock);
 	list_splice_init(&timeline->pending, &pending);
+	timeline->num_pending = 0;
 	spin_unlock(&timeline->lock);
 
 	list_for_each_entry_safe(fence, next, &pending, pending) {
@@ -166,35 +196,24 @@ EXPORT_SYMBOL(drm_out_fences_cancel);
 struct dma_fence *drm_out_fence_create(struct drm_out_fence_timeline *timeline,
 				       struct drm_device *dev)
 {
-	struct drm_out_fence *fence, *old, *next;
+	struct drm_out_fence *fence;
 
 	fence = kzalloc_obj(*fence);
 	if (!fence)
 		return NULL;
 
-	fence->driver_name = dev->driver->name;
+	strscpy(fence->driver_name, dev->driver->name);
 	strscpy(fence->timeline_name, timeline->name);
 
 	spin_lock(&timeline->lock);
-
-	/*
-	 * Forget what does not need drm_out_fence_timeline_cancel() any more: the
-	 * signaled ones, and those of commits that failed, to which nobody else
-	 * has a reference. There are as many as frames are in flight.
-	 */
-	list_for_each_entry_safe(old, next, &timeline->pending, pending) {
-		if (dma_fence_test_signaled_flag(&old->base) ||
-		    kref_read(&old->base.refcount) == 1) {
-			list_del(&old->pending);
-			dma_fence_put(&old->base);
-		}
-	}
+	if (timeline->num_pending >= timeline->prune_at)
+		drm_out_fence_timeline_prune(timeline);
 
 	dma_fence_init(&fence->base, &drm_out_fence_ops, NULL,
 		       timeline->context, ++timeline->seqno);
 	dma_fence_get(&fence->base);
 	list_add_tail(&fence->pending, &timeline->pending);
-
+	timeline->num_pending++;
 	spin_unlock(&timeline->lock);
 
 	return &fence->base;

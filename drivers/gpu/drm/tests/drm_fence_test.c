@@ -40,7 +40,7 @@ static const struct drm_driver fence_kms_driver = {
 
 static const struct drm_driver fence_render_driver = {
 	.name = "fence-render",
-	.driver_features = DRIVER_MODESET | DRIVER_ATOMIC | DRIVER_RENDER,
+	.driver_features = DRIVER_RENDER,
 };
 
 static const u32 fence_formats[] = { DRM_FORMAT_XRGB8888 };
@@ -121,18 +121,44 @@ static const struct fence_source fence_sources[] = {
 
 KUNIT_ARRAY_PARAM_DESC(fence_source, fence_sources, name);
 
-static struct dma_fence *fence_create(struct kunit *test, struct drm_device *drm)
+struct fence_issuer {
+	struct drm_crtc *crtc;
+	struct drm_writeback_connector *wb_connector;
+};
+
+static struct fence_issuer fence_issuer_create(struct kunit *test,
+					       struct drm_device *drm)
 {
 	const struct fence_source *source = test->param_value;
-	struct dma_fence *fence;
+	struct fence_issuer issuer = {};
 
 	if (source->writeback)
-		fence = drm_writeback_get_out_fence(fence_writeback_create(test, drm));
+		issuer.wb_connector = fence_writeback_create(test, drm);
 	else
-		fence = drm_crtc_create_fence(fence_crtc_create(test, drm));
+		issuer.crtc = fence_crtc_create(test, drm);
+
+	return issuer;
+}
+
+static struct dma_fence *fence_issue(struct kunit *test,
+				     const struct fence_issuer *issuer)
+{
+	struct dma_fence *fence;
+
+	if (issuer->wb_connector)
+		fence = drm_writeback_get_out_fence(issuer->wb_connector);
+	else
+		fence = drm_crtc_create_fence(issuer->crtc);
 	KUNIT_ASSERT_NOT_NULL(test, fence);
 
 	return fence;
+}
+
+static struct dma_fence *fence_create(struct kunit *test, struct drm_device *drm)
+{
+	struct fence_issuer issuer = fence_issuer_create(test, drm);
+
+	return fence_issue(test, &issuer);
 }
 
 struct fence_names {
@@ -279,14 +305,13 @@ static void drm_test_fence_pending_canceled(struct kunit *test)
 static void drm_test_fence_pending_some(struct kunit *test)
 {
 	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
-	struct drm_crtc *crtc = fence_crtc_create(test, drm);
+	struct fence_issuer issuer = fence_issuer_create(test, drm);
 	struct fence_gone_cb cb[4] = {};
 	struct dma_fence *fence[4];
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(fence); i++) {
-		fence[i] = drm_crtc_create_fence(crtc);
-		KUNIT_ASSERT_NOT_NULL(test, fence[i]);
+		fence[i] = fence_issue(test, &issuer);
 		KUNIT_ASSERT_EQ(test, 0,
 				dma_fence_add_callback(fence[i], &cb[i].base,
 						       fence_gone_callback));
@@ -306,7 +331,6 @@ static void drm_test_fence_pending_some(struct kunit *test)
 	}
 }
 
-/* A writeback job that the hardware never finished. */
 static int fence_prepare_job(struct drm_writeback_connector *wb_connector,
 			     struct drm_writeback_job *job)
 {
@@ -353,6 +377,7 @@ static void fence_job_queue(struct drm_writeback_connector *wb_connector,
 	drm_writeback_queue_job(wb_connector, &state);
 }
 
+/* Writeback jobs that the hardware never finished. */
 static void drm_test_fence_job_queued(struct kunit *test)
 {
 	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
@@ -437,14 +462,13 @@ static void drm_test_fence_device_gone_syncobj(struct kunit *test)
 
 /*
  * A reader that has found the fence unsignaled and got its names, and takes its
- * time to read them. The device must not go away under it.
+ * time to read them. Nothing that it reads may go away before it is through.
  */
 struct slow_reader {
 	struct kunit *test;
 	struct dma_fence *fence;
 	struct completion reading;
 	struct fence_names names;
-	bool stays;		/* until it may leave, or for ten seconds */
 	bool leave;
 	bool left;
 };
@@ -462,11 +486,9 @@ static int slow_reader_thread(void *arg)
 	driver = dma_fence_driver_name(reader->fence);
 	timeline = dma_fence_timeline_name(reader->fence);
 	complete(&reader->reading);
-	for (ms = 0; ms < (reader->stays ? 10000 : 200); ms++) {
-		if (READ_ONCE(reader->leave))
-			break;
+	/* Not for ever, should somebody wait for readers. */
+	for (ms = 0; ms < 1000 && !READ_ONCE(reader->leave); ms++)
 		mdelay(1);
-	}
 	strscpy(reader->names.driver, rcu_dereference(driver));
 	strscpy(reader->names.timeline, rcu_dereference(timeline));
 	WRITE_ONCE(reader->left, true);
@@ -496,46 +518,52 @@ static struct task_struct *slow_reader_start(struct kunit *test,
 }
 
 static void slow_reader_finish(struct kunit *test, struct slow_reader *reader,
-			       struct task_struct *task,
-			       const struct drm_driver *driver,
+			       struct task_struct *task, const char *driver,
 			       const char *timeline)
 {
-	KUNIT_EXPECT_TRUE(test, READ_ONCE(reader->left));
+	WRITE_ONCE(reader->leave, true);
 	kthread_stop(task);
-	KUNIT_EXPECT_STREQ(test, reader->names.driver, driver->name);
+	KUNIT_EXPECT_STREQ(test, reader->names.driver, driver);
 	KUNIT_EXPECT_TRUE(test, strstarts(reader->names.timeline, timeline));
 	dma_fence_put(reader->fence);
 }
 
-/*
- * From here on nobody waits who only asks for a grace period that was asked for
- * before. While the kernel boots they are expedited, and having waited for one is
- * not the same as that.
- */
-static void grace_periods_are_over(void)
+/* A driver that goes away, as its module does. */
+static struct drm_driver *fence_driver_create(struct kunit *test)
 {
-	unsigned long gp = start_poll_synchronize_rcu();
+	struct drm_driver *driver;
 
-	while (!poll_state_synchronize_rcu(gp))
-		schedule_timeout_uninterruptible(1);
+	driver = kmemdup(&fence_kms_driver, sizeof(*driver), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, driver);
+	driver->name = kstrdup("fence-module", GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, driver->name);
+
+	return driver;
+}
+
+static void fence_driver_free(struct drm_driver *driver)
+{
+	kfree(driver->name);
+	kfree(driver);
 }
 
 /* Managed CRTC and connector: all goes with the last reference. */
-static void drm_test_fence_release_waits_for_reader(struct kunit *test)
+static void drm_test_fence_device_gone_under_reader(struct kunit *test)
 {
 	const struct fence_source *source = test->param_value;
-	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct drm_driver *driver = fence_driver_create(test);
+	struct drm_device *drm = fence_device_create(test, driver);
 	struct slow_reader reader = { .fence = fence_create(test, drm) };
 	struct task_struct *task;
 
 	task = slow_reader_start(test, &reader);
 	dma_fence_signal(reader.fence);
 	fence_device_destroy(test, drm);
-	slow_reader_finish(test, &reader, task, &fence_kms_driver,
-			   source->timeline);
+	fence_driver_free(driver);
+	slow_reader_finish(test, &reader, task, "fence-module", source->timeline);
 }
 
-/* A driver that frees its CRTC itself, in drm_mode_config_cleanup(). */
+/* A driver that frees its CRTC itself, for instance in drm_mode_config_cleanup(). */
 static void fence_crtc_destroy(struct drm_crtc *crtc)
 {
 	drm_crtc_cleanup(crtc);
@@ -616,21 +644,28 @@ fence_unmanaged_writeback_create(struct kunit *test, struct drm_device *drm)
 	return wb_connector;
 }
 
+static struct fence_issuer fence_unmanaged_issuer_create(struct kunit *test,
+							 struct drm_device *drm)
+{
+	const struct fence_source *source = test->param_value;
+	struct fence_issuer issuer = {};
+
+	if (source->writeback)
+		issuer.wb_connector = fence_unmanaged_writeback_create(test, drm);
+	else
+		issuer.crtc = fence_unmanaged_crtc_create(test, drm);
+
+	return issuer;
+}
+
 /* What the driver frees itself, the device stays. */
 static void drm_test_fence_pending_mode_config_gone(struct kunit *test)
 {
 	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
-	const struct fence_source *source = test->param_value;
-	struct drm_writeback_connector *wb_connector;
+	struct fence_issuer issuer = fence_unmanaged_issuer_create(test, drm);
+	struct dma_fence *fence = fence_issue(test, &issuer);
 	struct fence_gone_cb cb = {};
-	struct dma_fence *fence;
-	struct drm_crtc *crtc;
 
-	crtc = fence_unmanaged_crtc_create(test, drm);
-	wb_connector = fence_unmanaged_writeback_create(test, drm);
-	fence = source->writeback ? drm_writeback_get_out_fence(wb_connector) :
-				    drm_crtc_create_fence(crtc);
-	KUNIT_ASSERT_NOT_NULL(test, fence);
 	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &cb.base,
 							fence_gone_callback));
 	drm_mode_config_cleanup(drm);
@@ -640,26 +675,29 @@ static void drm_test_fence_pending_mode_config_gone(struct kunit *test)
 	fence_device_destroy(test, drm);
 }
 
-/* A CRTC that goes away by itself. No one waits for readers of its names. */
-static void drm_test_fence_crtc_gone_under_reader(struct kunit *test)
+/*
+ * A CRTC or connector that goes away by itself, as with component drivers. No one
+ * waits for readers of its names.
+ */
+static void drm_test_fence_issuer_gone_under_reader(struct kunit *test)
 {
+	const struct fence_source *source = test->param_value;
 	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
-	struct slow_reader reader = { .stays = true };
+	struct fence_issuer issuer = fence_unmanaged_issuer_create(test, drm);
+	struct slow_reader reader = { .fence = fence_issue(test, &issuer) };
 	struct task_struct *task;
-	struct drm_crtc *crtc;
-
-	crtc = fence_unmanaged_crtc_create(test, drm);
-	reader.fence = drm_crtc_create_fence(crtc);
-	KUNIT_ASSERT_NOT_NULL(test, reader.fence);
 
 	task = slow_reader_start(test, &reader);
 	dma_fence_signal(reader.fence);
-	fence_crtc_destroy(crtc);
-	KUNIT_EXPECT_FALSE(test, READ_ONCE(reader.left));
-	WRITE_ONCE(reader.leave, true);
+	if (issuer.wb_connector) {
+		drm_encoder_cleanup(&issuer.wb_connector->encoder);
+		fence_connector_destroy(&issuer.wb_connector->base);
+	} else {
+		fence_crtc_destroy(issuer.crtc);
+	}
+	slow_reader_finish(test, &reader, task, "fence-kms", source->timeline);
 
 	drm_mode_config_cleanup(drm);
-	slow_reader_finish(test, &reader, task, &fence_kms_driver, "CRTC:");
 	fence_device_destroy(test, drm);
 }
 
@@ -669,28 +707,18 @@ static void drm_test_fence_crtc_gone_under_reader(struct kunit *test)
  */
 static void drm_test_fence_module_gone(struct kunit *test)
 {
-	struct drm_driver *driver;
-	struct drm_device *drm;
-	struct dma_fence *fence;
+	struct drm_driver *driver = fence_driver_create(test);
+	struct drm_device *drm = fence_device_create(test, driver);
+	struct dma_fence *fence = fence_create(test, drm);
 	struct fence_names names;
-	char *name;
 
-	driver = kmemdup(&fence_kms_driver, sizeof(*driver), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, driver);
-	name = kstrdup("fence-module", GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, name);
-	driver->name = name;
-
-	drm = fence_device_create(test, driver);
-	fence = fence_create(test, drm);
 	fence_read_names(fence, &names);
 	KUNIT_EXPECT_STREQ(test, names.driver, "fence-module");
 
 	dma_fence_signal(fence);
 	fence_device_destroy(test, drm);
 	synchronize_rcu();
-	kfree(driver);
-	kfree(name);
+	fence_driver_free(driver);
 
 	fence_read_names(fence, &names);
 	KUNIT_EXPECT_STREQ(test, names.driver, "detached-driver");
@@ -704,6 +732,8 @@ static void drm_test_fence_module_gone(struct kunit *test)
  * it, or else userspace fills the memory with commits that fail. A reader in an
  * RCU section looks at the reference count of what is about to be freed.
  */
+#define FENCES_KEPT	16	/* at most so many that nobody needs any more */
+
 struct fence_counter {
 	struct dma_fence *fence;
 	struct completion reading;
@@ -733,16 +763,15 @@ static int fence_counter_thread(void *arg)
 static void drm_test_fence_failed_commit(struct kunit *test)
 {
 	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
-	struct drm_crtc *crtc = fence_crtc_create(test, drm);
+	struct fence_issuer issuer = fence_issuer_create(test, drm);
 	struct fence_counter counter = { .refs = UINT_MAX };
 	struct task_struct *task;
-	struct dma_fence *next;
+	unsigned int i;
 
 	if (num_online_cpus() < 2)
 		kunit_skip(test, "requires at least 2 CPUs");
 
-	counter.fence = drm_crtc_create_fence(crtc);
-	KUNIT_ASSERT_NOT_NULL(test, counter.fence);
+	counter.fence = fence_issue(test, &issuer);
 
 	init_completion(&counter.reading);
 	task = kthread_run(fence_counter_thread, &counter, "drm-fence-counter");
@@ -750,158 +779,84 @@ static void drm_test_fence_failed_commit(struct kunit *test)
 	wait_for_completion(&counter.reading);
 
 	dma_fence_put(counter.fence);
-	next = drm_crtc_create_fence(crtc);
+	for (i = 0; i < FENCES_KEPT; i++)
+		dma_fence_put(fence_issue(test, &issuer));
 	WRITE_ONCE(counter.replaced, true);
 	kthread_stop(task);
 	KUNIT_EXPECT_EQ(test, counter.refs, 0);
-
-	/* The same for a fence that signaled, and that userspace still has. */
-	KUNIT_ASSERT_NOT_NULL(test, next);
-	dma_fence_signal(next);
-	dma_fence_put(drm_crtc_create_fence(crtc));
-	KUNIT_EXPECT_EQ(test, kref_read(&next->refcount), 1);
-	dma_fence_put(next);
-
-	fence_device_destroy(test, drm);
-}
-
-static void drm_test_fence_mode_config_waits_for_reader(struct kunit *test)
-{
-	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
-	struct slow_reader reader = {};
-	struct task_struct *task;
-	struct drm_crtc *crtc;
-
-	crtc = fence_unmanaged_crtc_create(test, drm);
-	reader.fence = drm_crtc_create_fence(crtc);
-	KUNIT_ASSERT_NOT_NULL(test, reader.fence);
-
-	task = slow_reader_start(test, &reader);
-	dma_fence_signal(reader.fence);
-	drm_mode_config_cleanup(drm);
-	slow_reader_finish(test, &reader, task, &fence_kms_driver, "CRTC:");
 
 	fence_device_destroy(test, drm);
 }
 
 /*
- * A driver that signals and cleans up only in ->release(), when drm_dev_release()
- * has waited. The reader begins after that.
+ * Nor to the fences of frames that are on screen, which userspace may keep, and
+ * not even if one that came before them is never signaled.
  */
-static struct slow_reader *late_reader;
-static struct task_struct *late_task;
-
-static void fence_late_release(struct drm_device *drm)
-{
-	grace_periods_are_over();
-	late_task = slow_reader_start(late_reader->test, late_reader);
-	dma_fence_signal(late_reader->fence);
-	drm_mode_config_cleanup(drm);
-	KUNIT_EXPECT_TRUE(late_reader->test, READ_ONCE(late_reader->left));
-}
-
-static const struct drm_driver fence_late_driver = {
-	.name = "fence-late",
-	.driver_features = DRIVER_MODESET | DRIVER_ATOMIC,
-	.release = fence_late_release,
-};
-
-static void drm_test_fence_mode_config_in_release_waits(struct kunit *test)
-{
-	struct slow_reader reader = { .test = test };
-	struct drm_device *drm;
-	struct drm_crtc *crtc;
-
-	if (num_online_cpus() < 2)
-		kunit_skip(test, "requires at least 2 CPUs");
-
-	drm = fence_device_create(test, &fence_late_driver);
-	crtc = fence_unmanaged_crtc_create(test, drm);
-	reader.fence = drm_crtc_create_fence(crtc);
-	KUNIT_ASSERT_NOT_NULL(test, reader.fence);
-
-	late_reader = &reader;
-	fence_device_destroy(test, drm);
-	slow_reader_finish(test, &reader, late_task, &fence_late_driver, "CRTC:");
-}
-
-/* The driver sets up its mode config anew. */
-static void drm_test_fence_mode_config_again_waits_for_reader(struct kunit *test)
+static void drm_test_fence_signaled_not_kept(struct kunit *test)
 {
 	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
-	struct slow_reader reader = {};
-	struct task_struct *task;
-	struct drm_crtc *crtc;
+	struct fence_issuer issuer = fence_issuer_create(test, drm);
+	struct dma_fence *fence[FENCES_KEPT * 4];
+	struct dma_fence *stuck;
+	unsigned int kept = 0;
+	unsigned int i;
 
-	drm_mode_config_cleanup(drm);
-	grace_periods_are_over();
-	KUNIT_ASSERT_EQ(test, 0, drmm_mode_config_init(drm));
-	crtc = fence_unmanaged_crtc_create(test, drm);
-	reader.fence = drm_crtc_create_fence(crtc);
-	KUNIT_ASSERT_NOT_NULL(test, reader.fence);
+	stuck = fence_issue(test, &issuer);
+	for (i = 0; i < ARRAY_SIZE(fence); i++) {
+		fence[i] = fence_issue(test, &issuer);
+		dma_fence_signal(fence[i]);
+	}
+	for (i = 0; i < ARRAY_SIZE(fence); i++) {
+		if (kref_read(&fence[i]->refcount) > 1)
+			kept++;
+		dma_fence_put(fence[i]);
+	}
+	KUNIT_EXPECT_LT(test, kept, FENCES_KEPT);
 
-	task = slow_reader_start(test, &reader);
-	dma_fence_signal(reader.fence);
-	drm_mode_config_cleanup(drm);
-	slow_reader_finish(test, &reader, task, &fence_kms_driver, "CRTC:");
-
+	dma_fence_signal(stuck);
+	dma_fence_put(stuck);
 	fence_device_destroy(test, drm);
 }
 
-/* The device rendered on after its mode config was gone. */
+/* A fence of a render job, with names from the device if there is one. */
 struct render_fence {
 	struct dma_fence base;
 	struct drm_device *drm;
 };
 
-static const char *render_fence_name(struct dma_fence *fence)
+static const char *render_fence_driver(struct dma_fence *fence)
 {
-	return container_of(fence, struct render_fence, base)->drm->driver->name;
+	struct drm_device *drm = container_of(fence, struct render_fence, base)->drm;
+
+	return drm ? drm->driver->name : "fence-render";
 }
 
 static const char *render_fence_timeline(struct dma_fence *fence)
 {
-	return container_of(fence, struct render_fence, base)->drm->unique;
+	struct drm_device *drm = container_of(fence, struct render_fence, base)->drm;
+
+	return drm ? drm->unique : "none";
 }
 
 static const struct dma_fence_ops render_fence_ops = {
-	.get_driver_name = render_fence_name,
+	.get_driver_name = render_fence_driver,
 	.get_timeline_name = render_fence_timeline,
 };
 
-static void render_fence_release(struct kunit *test, struct drm_device *drm)
+static struct dma_fence *render_fence_create(struct kunit *test,
+					     struct drm_device *drm)
 {
-	struct slow_reader reader = {};
-	struct render_fence *render;
-	struct task_struct *task;
-	char unique[32];
+	struct render_fence *render = kzalloc_obj(*render);
 
-	strscpy(unique, drm->unique);
-	render = kzalloc_obj(*render);
 	KUNIT_ASSERT_NOT_NULL(test, render);
 	render->drm = drm;
 	dma_fence_init(&render->base, &render_fence_ops, NULL,
 		       dma_fence_context_alloc(1), 1);
-	reader.fence = &render->base;
 
-	task = slow_reader_start(test, &reader);
-	dma_fence_signal(reader.fence);
-	fence_device_destroy(test, drm);
-	slow_reader_finish(test, &reader, task, &fence_render_driver, unique);
+	return &render->base;
 }
 
-static void drm_test_fence_release_waits_for_render(struct kunit *test)
-{
-	struct drm_device *drm = fence_device_create(test, &fence_render_driver);
-
-	fence_unmanaged_crtc_create(test, drm);
-	drm_mode_config_cleanup(drm);
-	grace_periods_are_over();
-	render_fence_release(test, drm);
-}
-
-/* The same without any mode config, which would wait as it goes away. */
-static void drm_test_fence_release_waits_for_render_only(struct kunit *test)
+static struct drm_device *render_device_create(struct kunit *test)
 {
 	struct drm_device *drm;
 	struct device *dev;
@@ -910,7 +865,44 @@ static void drm_test_fence_release_waits_for_render_only(struct kunit *test)
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dev);
 	drm = __devm_drm_dev_alloc(dev, &fence_render_driver, sizeof(*drm), 0);
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, drm);
-	render_fence_release(test, drm);
+
+	return drm;
+}
+
+/* The driver has signaled its last fence, and somebody still reads the names. */
+static void drm_test_fence_release_waits_for_reader(struct kunit *test)
+{
+	struct drm_device *drm = render_device_create(test);
+	struct slow_reader reader = {};
+	struct task_struct *task;
+	char unique[32];
+
+	strscpy(unique, drm->unique);
+	reader.fence = render_fence_create(test, drm);
+	KUNIT_ASSERT_EQ(test, drm_dev_register(drm, 0), 0);
+	drm_dev_unregister(drm);
+
+	task = slow_reader_start(test, &reader);
+	dma_fence_signal(reader.fence);
+	fence_device_destroy(test, drm);
+	/* It was waited for, so it is through without being told. */
+	KUNIT_EXPECT_TRUE(test, READ_ONCE(reader.left));
+	slow_reader_finish(test, &reader, task, "fence-render", unique);
+}
+
+/* Nobody has a fence of a device whose probe failed, so nobody is waited for. */
+static void drm_test_fence_release_unregistered(struct kunit *test)
+{
+	struct drm_device *drm = render_device_create(test);
+	struct slow_reader reader = {};
+	struct task_struct *task;
+
+	reader.fence = render_fence_create(test, NULL);
+	task = slow_reader_start(test, &reader);
+	fence_device_destroy(test, drm);
+	KUNIT_EXPECT_FALSE(test, READ_ONCE(reader.left));
+	dma_fence_signal(reader.fence);
+	slow_reader_finish(test, &reader, task, "fence-render", "none");
 }
 
 /*
@@ -1079,15 +1071,15 @@ static struct kunit_case drm_fence_tests[] = {
 	KUNIT_CASE_PARAM(drm_test_fence_device_gone_syncobj,
 			 fence_source_gen_params),
 	KUNIT_CASE_PARAM(drm_test_fence_module_gone, fence_source_gen_params),
-	KUNIT_CASE(drm_test_fence_failed_commit),
-	KUNIT_CASE(drm_test_fence_crtc_gone_under_reader),
-	KUNIT_CASE_PARAM(drm_test_fence_release_waits_for_reader,
+	KUNIT_CASE_PARAM(drm_test_fence_failed_commit, fence_source_gen_params),
+	KUNIT_CASE_PARAM(drm_test_fence_signaled_not_kept,
 			 fence_source_gen_params),
-	KUNIT_CASE(drm_test_fence_mode_config_waits_for_reader),
-	KUNIT_CASE(drm_test_fence_mode_config_in_release_waits),
-	KUNIT_CASE(drm_test_fence_mode_config_again_waits_for_reader),
-	KUNIT_CASE(drm_test_fence_release_waits_for_render),
-	KUNIT_CASE(drm_test_fence_release_waits_for_render_only),
+	KUNIT_CASE_PARAM(drm_test_fence_device_gone_under_reader,
+			 fence_source_gen_params),
+	KUNIT_CASE_PARAM(drm_test_fence_issuer_gone_under_reader,
+			 fence_source_gen_params),
+	KUNIT_CASE(drm_test_fence_release_waits_for_reader),
+	KUNIT_CASE(drm_test_fence_release_unregistered),
 	KUNIT_CASE_SLOW(drm_test_fence_race_signal_names),
 	KUNIT_CASE_PARAM(drm_test_fence_pending_device_gone,
 			 fence_source_gen_params),
@@ -1095,7 +1087,7 @@ static struct kunit_case drm_fence_tests[] = {
 			 fence_source_gen_params),
 	KUNIT_CASE_PARAM(drm_test_fence_pending_mode_config_gone,
 			 fence_source_gen_params),
-	KUNIT_CASE(drm_test_fence_pending_some),
+	KUNIT_CASE_PARAM(drm_test_fence_pending_some, fence_source_gen_params),
 	KUNIT_CASE(drm_test_fence_job_queued),
 	KUNIT_CASE(drm_test_fence_job_fails_late),
 	{}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT
+
+/*
+ * KUnit tests for who holds a reference to a sw_sync fence that is signaled.
+ */
+
+#include <kunit/test.h>
+#include <linux/completion.h>
+#include <linux/cpumask.h>
+#include <linux/delay.h>
+#include <linux/dma-fence.h>
+#include <linux/fdtable.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/kthread.h>
+#include <linux/mman.h>
+#include <linux/module.h>
+#include <linux/sync_file.h>
+#include <linux/uaccess.h>
+
+#include "sync_debug.h"
+
+/* There is no header for these, userspace has its own copies, too. */
+struct sw_sync_create_fence_data {
+	__u32	value;
+	char	name[32];
+	__s32	fence;
+};
+
+#define SW_SYNC_IOC_CREATE_FENCE _IOWR('W', 0, struct sw_sync_create_fence_data)
+#define SW_SYNC_IOC_INC		 _IOW('W', 1, __u32)
+
+struct timeline {
+	struct file *file;
+	void __user *arg;
+};
+
+static void timeline_ioctl(struct kunit *test, struct timeline *timeline,
+			   unsigned int cmd, void *data, size_t size)
+{
+	KUNIT_ASSERT_EQ(test, 0, copy_to_user(timeline->arg, data, size));
+	KUNIT_ASSERT_EQ(test, 0,
+			sw_sync_debugfs_fops.unlocked_ioctl(timeline->file, cmd,
+							    (unsigned long)timeline->arg));
+	KUNIT_ASSERT_EQ(test, 0, copy_from_user(data, timeline->arg, size));
+}
+
+static void timeline_open(struct kunit *test, struct timeline *timeline)
+{
+	unsigned long addr;
+
+	addr = kunit_vm_mmap(test, NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+			     MAP_ANONYMOUS | MAP_PRIVATE, 0);
+	KUNIT_ASSERT_NE(test, addr, 0);
+	KUNIT_ASSERT_LT(test, addr, (unsigned long)TASK_SIZE);
+	timeline->arg = (void __user *)addr;
+
+	timeline->file = kunit_kzalloc(test, sizeof(*timeline->file),
+				       GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, timeline->file);
+	KUNIT_ASSERT_EQ(test, 0,
+			sw_sync_debugfs_fops.open(NULL, timeline->file));
+}
+
+static void timeline_close(struct timeline *timeline)
+{
+	sw_sync_debugfs_fops.release(NULL, timeline->file);
+}
+
+static void timeline_inc(struct kunit *test, struct timeline *timeline, u32 inc)
+{
+	timeline_ioctl(test, timeline, SW_SYNC_IOC_INC, &inc, sizeof(inc));
+}
+
+/* A fence, with the only reference to it. */
+static struct dma_fence *timeline_fence(struct kunit *test,
+					struct timeline *timeline, u32 value)
+{
+	struct sw_sync_create_fence_data data = { .value = value };
+	struct dma_fence *fence;
+
+	timeline_ioctl(test, timeline, SW_SYNC_IOC_CREATE_FENCE, &data,
+		       sizeof(data));
+	fence = sync_file_get_fence(data.fence);
+	KUNIT_ASSERT_NOT_NULL(test, fence);
+	close_fd(data.fence);
+	flush_delayed_fput();
+	KUNIT_ASSERT_EQ(test, kref_read(&fence->refcount), 1);
+	return fence;
+}
+
+struct last_user {
+	struct dma_fence_cb cb;
+	unsigned int refs;
+};
+
+static void last_user_cb(struct dma_fence *fence, struct dma_fence_cb *cb)
+{
+	container_of(cb, struct last_user, cb)->refs =
+		kref_read(&fence->refcount);
+}
+
+/*
+ * A callback may drop the last reference but that of whoever signals. There has
+ * to be that one, the release of a fence takes the lock that is held.
+ */
+static void test_signaler_holds_reference(struct kunit *test)
+{
+	struct timeline timeline;
+	struct last_user user = {};
+	struct dma_fence *fence;
+
+	timeline_open(test, &timeline);
+
+	fence = timeline_fence(test, &timeline, 1);
+	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &user.cb,
+							last_user_cb));
+	timeline_inc(test, &timeline, 1);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 1);
+	KUNIT_EXPECT_EQ(test, user.refs, 2);
+	KUNIT_EXPECT_EQ(test, kref_read(&fence->refcount), 1);
+	dma_fence_put(fence);
+
+	fence = timeline_fence(test, &timeline, 2);
+	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &user.cb,
+							last_user_cb));
+	timeline_close(&timeline);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), -ENOENT);
+	KUNIT_EXPECT_EQ(test, user.refs, 2);
+	KUNIT_EXPECT_EQ(test, kref_read(&fence->refcount), 1);
+	dma_fence_put(fence);
+}
+
+struct releaser {
+	struct dma_fence_cb cb;
+	struct dma_fence *fence;
+	struct completion go;
+	bool met;
+};
+
+/* Has the other thread drop the last reference, and wait for our lock. */
+static void releaser_cb(struct dma_fence *fence, struct dma_fence_cb *cb)
+{
+	struct releaser *releaser = container_of(cb, struct releaser, cb);
+	unsigned int ms;
+
+	complete(&releaser->go);
+	for (ms = 0; ms < 5000 && !releaser->met; ms++) {
+		mdelay(1);
+		releaser->met = !kref_read(&releaser->fence->refcount);
+	}
+}
+
+static int releaser_thread(void *arg)
+{
+	struct releaser *releaser = arg;
+
+	wait_for_completion(&releaser->go);
+	dma_fence_put(releaser->fence);
+	return 0;
+}
+
+static void test_released_while_signaled(struct kunit *test, bool close)
+{
+	struct releaser releaser = {};
+	struct timeline timeline;
+	struct task_struct *task;
+	struct dma_fence *fence;
+	unsigned int cpu;
+
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "needs two CPUs");
+
+	timeline_open(test, &timeline);
+	fence = timeline_fence(test, &timeline, 1);
+	releaser.fence = timeline_fence(test, &timeline, 2);
+	init_completion(&releaser.go);
+	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &releaser.cb,
+							releaser_cb));
+
+	task = kthread_create(releaser_thread, &releaser, "sw-sync-releaser");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
+	get_task_struct(task);
+
+	migrate_disable();
+	cpu = cpumask_any_but(cpu_online_mask, smp_processor_id());
+	kthread_bind(task, cpu);
+	wake_up_process(task);
+
+	kunit_warning_suppress(test) {
+		if (close)
+			timeline_close(&timeline);
+		else
+			timeline_inc(test, &timeline, 2);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 0);
+	}
+	migrate_enable();
+
+	KUNIT_EXPECT_TRUE_MSG(test, releaser.met, "The threads did not meet");
+	kthread_stop_put(task);
+	KUNIT_EXPECT_EQ(test, kref_read(&fence->refcount), 1);
+	dma_fence_put(fence);
+	if (!close)
+		timeline_close(&timeline);
+}
+
+/* A fence without a reference is none of the timeline's business any more. */
+static void test_released_while_incremented(struct kunit *test)
+{
+	test_released_while_signaled(test, false);
+}
+
+static void test_released_while_closed(struct kunit *test)
+{
+	test_released_while_signaled(test, true);
+}
+
+static struct kunit_case sw_sync_cases[] = {
+	KUNIT_CASE(test_signaler_holds_reference),
+	KUNIT_CASE(test_released_while_incremented),
+	KUNIT_CASE(test_released_while_closed),
+	{}
+};
+
+static struct kunit_suite sw_sync_test_suite = {
+	.name = "dma-buf-sw-sync",
+	.test_cases = sw_sync_cases,
+};
+
+kunit_test_suite(sw_sync_test_suite);
+
+MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");

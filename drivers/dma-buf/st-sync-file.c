@@ -1,0 +1,602 @@
+// SPDX-License-Identifier: MIT
+
+/*
+ * KUnit tests for the ioctls of a sync_file, on real user memory.
+ */
+
+#include <kunit/test.h>
+#include <linux/dma-buf.h>
+#include <linux/dma-fence.h>
+#include <linux/dma-fence-array.h>
+#include <linux/dma-fence-chain.h>
+#include <linux/dma-resv.h>
+#include <linux/fcntl.h>
+#include <linux/fdtable.h>
+#include <linux/file.h>
+#include <linux/mman.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/sync_file.h>
+#include <linux/uaccess.h>
+#include <uapi/linux/dma-buf.h>
+#include <uapi/linux/sync_file.h>
+
+#define SHARED_SZ 64
+
+/* As many as no single kmalloc() can hold the information of. */
+#define MANY_SZ (KMALLOC_MAX_SIZE / sizeof(struct sync_fence_info) + SHARED_SZ)
+
+#define CANARY 0x5a
+
+struct mock_fence {
+	struct dma_fence base;
+	/* To signal when the name of this fence is asked for. */
+	struct dma_fence *when_named;
+};
+
+static const char *mock_driver_name(struct dma_fence *f)
+{
+	return "mock";
+}
+
+static const char *mock_timeline_name(struct dma_fence *f)
+{
+	struct mock_fence *mock = container_of(f, struct mock_fence, base);
+
+	if (mock->when_named)
+		dma_fence_signal(mock->when_named);
+
+	return "mock timeline";
+}
+
+static const struct dma_fence_ops mock_ops = {
+	.get_driver_name = mock_driver_name,
+	.get_timeline_name = mock_timeline_name,
+};
+
+static struct dma_fence *mock_fence(struct kunit *test)
+{
+	struct mock_fence *f = kzalloc_obj(*f);
+
+	KUNIT_ASSERT_NOT_NULL(test, f);
+	dma_fence_init(&f->base, &mock_ops, NULL, dma_fence_context_alloc(1),
+		       1);
+	return &f->base;
+}
+
+/* Takes the references of the fences. */
+static struct dma_fence *mock_array(struct kunit *test, unsigned int count,
+				    struct dma_fence **fences)
+{
+	struct dma_fence_array *array;
+	struct dma_fence **copy;
+
+	copy = kmemdup_array(fences, count, sizeof(*fences), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, copy);
+	array = dma_fence_array_create(count, copy, dma_fence_context_alloc(1),
+				       1);
+	KUNIT_ASSERT_NOT_NULL(test, array);
+	return &array->base;
+}
+
+/* One array that has @fence as each of its members. */
+static struct dma_fence *mock_repeated(struct kunit *test, unsigned int count,
+				       struct dma_fence *fence)
+{
+	struct dma_fence_array *array;
+	struct dma_fence **fences;
+	unsigned int i;
+
+	fences = kmalloc_objs(*fences, count);
+	KUNIT_ASSERT_NOT_NULL(test, fences);
+	for (i = 0; i < count; i++)
+		fences[i] = dma_fence_get(fence);
+	array = dma_fence_array_create(count, fences,
+				       dma_fence_context_alloc(1), 1);
+	KUNIT_ASSERT_NOT_NULL(test, array);
+
+	/* Or each step along a chain would look at all of the members. */
+	dma_fence_enable_signaling(&array->base);
+	return &array->base;
+}
+
+/* Takes the reference of @prev, and one of its own to @fence. */
+static struct dma_fence *mock_chain(struct kunit *test, struct dma_fence *prev,
+				    struct dma_fence *fence)
+{
+	struct dma_fence_chain *chain = dma_fence_chain_alloc();
+
+	KUNIT_ASSERT_NOT_NULL(test, chain);
+	dma_fence_chain_init(chain, prev, dma_fence_get(fence),
+			     prev ? prev->seqno + 1 : 1);
+	return &chain->base;
+}
+
+static struct sg_table *mock_map_dma_buf(struct dma_buf_attachment *attach,
+					 enum dma_data_direction direction)
+{
+	return ERR_PTR(-EOPNOTSUPP);
+}
+
+static void mock_unmap_dma_buf(struct dma_buf_attachment *attach,
+			       struct sg_table *sgt,
+			       enum dma_data_direction direction)
+{
+}
+
+static void mock_release_dma_buf(struct dma_buf *dmabuf)
+{
+}
+
+static const struct dma_buf_ops mock_dma_buf_ops = {
+	.map_dma_buf = mock_map_dma_buf,
+	.unmap_dma_buf = mock_unmap_dma_buf,
+	.release = mock_release_dma_buf,
+};
+
+static struct sync_file *mock_sync_file(struct kunit *test,
+					struct dma_fence *fence)
+{
+	struct sync_file *sync_file = sync_file_create(fence);
+
+	KUNIT_ASSERT_NOT_NULL(test, sync_file);
+	return sync_file;
+}
+
+struct user_mem {
+	struct sync_file_info __user *info;
+	struct sync_fence_info __user *fences;
+};
+
+/* User memory with room for @count fences and one more, filled with CANARY. */
+static struct user_mem user_alloc(struct kunit *test, size_t count)
+{
+	size_t size = PAGE_ALIGN(sizeof(struct sync_file_info) +
+				 (count + 1) * sizeof(struct sync_fence_info));
+	unsigned long addr, i;
+	struct user_mem user;
+	void *page;
+
+	addr = kunit_vm_mmap(test, NULL, 0, size, PROT_READ | PROT_WRITE,
+			     MAP_ANONYMOUS | MAP_PRIVATE, 0);
+	KUNIT_ASSERT_NE_MSG(test, addr, 0, "Could not map user memory");
+	KUNIT_ASSERT_LT_MSG(test, addr, (unsigned long)TASK_SIZE,
+			    "Could not map user memory");
+
+	page = kunit_kmalloc(test, PAGE_SIZE, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	memset(page, CANARY, PAGE_SIZE);
+	for (i = 0; i < size; i += PAGE_SIZE)
+		KUNIT_ASSERT_EQ(test, 0, copy_to_user((void __user *)addr + i,
+						      page, PAGE_SIZE));
+
+	user.info = (void __user *)addr;
+	user.fences = (void __user *)(addr + sizeof(*user.info));
+	return user;
+}
+
+static long file_info(struct kunit *test, struct sync_file *sync_file,
+		      struct user_mem *user, u32 num_fences,
+		      struct sync_file_info *info)
+{
+	struct file *file = sync_file->file;
+	long ret;
+
+	memset(info, 0, sizeof(*info));
+	info->num_fences = num_fences;
+	info->sync_fence_info = (uintptr_t)user->fences;
+	KUNIT_ASSERT_EQ(test, 0, copy_to_user(user->info, info, sizeof(*info)));
+
+	ret = file->f_op->unlocked_ioctl(file, SYNC_IOC_FILE_INFO,
+					 (unsigned long)user->info);
+	KUNIT_ASSERT_EQ(test, 0, copy_from_user(info, user->info,
+						sizeof(*info)));
+	return ret;
+}
+
+static void get_fence_info(struct kunit *test, struct user_mem *user, size_t index,
+			   struct sync_fence_info *fence)
+{
+	KUNIT_ASSERT_EQ(test, 0, copy_from_user(fence, &user->fences[index],
+						sizeof(*fence)));
+}
+
+static void expect_filled(struct kunit *test, struct user_mem *user, size_t index,
+			  int status)
+{
+	struct sync_fence_info fence;
+
+	get_fence_info(test, user, index, &fence);
+	KUNIT_EXPECT_EQ(test, fence.status, status);
+	KUNIT_EXPECT_EQ(test, fence.flags, 0);
+	KUNIT_EXPECT_EQ(test, !!fence.timestamp_ns, !!status);
+	if (status)
+		return;	/* the names of a signaled fence are those of the core */
+	KUNIT_EXPECT_STREQ(test, fence.driver_name, "mock");
+	KUNIT_EXPECT_STREQ(test, fence.obj_name, "mock timeline");
+}
+
+static void expect_untouched(struct kunit *test, struct user_mem *user,
+			     size_t index)
+{
+	struct sync_fence_info fence;
+
+	get_fence_info(test, user, index, &fence);
+	KUNIT_EXPECT_NULL(test, memchr_inv(&fence, CANARY, sizeof(fence)));
+}
+
+/* Without room for the fences only their number and one status is asked for. */
+static void test_file_info_count(struct kunit *test)
+{
+	struct dma_fence *fences[3], *array;
+	struct sync_file *sync_file;
+	struct sync_file_info info;
+	struct user_mem user;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(fences); i++)
+		fences[i] = mock_fence(test);
+	array = mock_array(test, ARRAY_SIZE(fences), fences);
+	sync_file = mock_sync_file(test, array);
+	user = user_alloc(test, ARRAY_SIZE(fences));
+
+	KUNIT_EXPECT_EQ(test, file_info(test, sync_file, &user, 0, &info), 0);
+	KUNIT_EXPECT_EQ(test, info.num_fences, ARRAY_SIZE(fences));
+	KUNIT_EXPECT_EQ(test, info.status, 0);
+	expect_untouched(test, &user, 0);
+
+	for (i = 0; i < ARRAY_SIZE(fences); i++)
+		dma_fence_signal(fences[i]);
+
+	KUNIT_EXPECT_EQ(test, file_info(test, sync_file, &user, 0, &info), 0);
+	KUNIT_EXPECT_EQ(test, info.num_fences, ARRAY_SIZE(fences));
+	KUNIT_EXPECT_EQ(test, info.status, 1);
+	expect_untouched(test, &user, 0);
+
+	__fput_sync(sync_file->file);
+	dma_fence_put(array);
+}
+
+/* All fences are described, and nothing else is written. */
+static void test_file_info_fill(struct kunit *test)
+{
+	struct dma_fence *fences[3], *array;
+	struct sync_file *sync_file;
+	struct sync_file_info info;
+	struct user_mem user;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(fences); i++)
+		fences[i] = mock_fence(test);
+	array = mock_array(test, ARRAY_SIZE(fences), fences);
+	sync_file = mock_sync_file(test, array);
+	user = user_alloc(test, ARRAY_SIZE(fences));
+
+	dma_fence_signal(fences[0]);
+	dma_fence_set_error(fences[2], -EIO);
+	dma_fence_signal(fences[2]);
+
+	/* There may be more room than there are fences. */
+	KUNIT_EXPECT_EQ(test,
+			file_info(test, sync_file, &user,
+				  ARRAY_SIZE(fences) + 1, &info), 0);
+	KUNIT_EXPECT_EQ(test, info.num_fences, ARRAY_SIZE(fences));
+	KUNIT_EXPECT_EQ(test, info.status, 0);
+	expect_filled(test, &user, 0, 1);
+	expect_filled(test, &user, 1, 0);
+	expect_filled(test, &user, 2, -EIO);
+	expect_untouched(test, &user, 3);
+
+	dma_fence_signal(fences[1]);
+
+	KUNIT_EXPECT_EQ(test,
+			file_info(test, sync_file, &user, ARRAY_SIZE(fences),
+				  &info), 0);
+	KUNIT_EXPECT_EQ(test, info.num_fences, ARRAY_SIZE(fences));
+	KUNIT_EXPECT_EQ(test, info.status, -EIO);
+	expect_filled(test, &user, 1, 1);
+	expect_untouched(test, &user, 3);
+
+	__fput_sync(sync_file->file);
+	dma_fence_put(array);
+}
+
+/* Who has no room for all of the fences is told so, and keeps what follows. */
+static void test_file_info_short(struct kunit *test)
+{
+	struct dma_fence *fences[3], *array, *chain;
+	struct sync_file *sync_file;
+	struct sync_file_info info;
+	struct user_mem user;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(fences); i++)
+		fences[i] = mock_fence(test);
+	array = mock_array(test, ARRAY_SIZE(fences), fences);
+	chain = mock_chain(test, NULL, array);
+	sync_file = mock_sync_file(test, chain);
+	user = user_alloc(test, ARRAY_SIZE(fences));
+
+	for (i = 1; i < ARRAY_SIZE(fences); i++) {
+		KUNIT_EXPECT_EQ(test,
+				file_info(test, sync_file, &user, i, &info),
+				-EINVAL);
+		KUNIT_EXPECT_EQ(test, info.num_fences, i);
+		expect_untouched(test, &user, i);
+	}
+
+	/* No reference is left behind, those here are ours and the file's. */
+	KUNIT_EXPECT_EQ(test, kref_read(&chain->refcount), 2);
+
+	__fput_sync(sync_file->file);
+	dma_fence_put(chain);
+	for (i = 0; i < ARRAY_SIZE(fences); i++)
+		dma_fence_signal(fences[i]);
+	dma_fence_put(array);
+}
+
+static void test_file_info_fault(struct kunit *test)
+{
+	struct dma_fence *fence, *chain;
+	struct sync_file *sync_file;
+	struct sync_file_info info;
+	struct user_mem user;
+
+	fence = mock_fence(test);
+	chain = mock_chain(test, NULL, fence);
+	sync_file = mock_sync_file(test, chain);
+	user = user_alloc(test, 1);
+
+	user.fences = NULL;
+	KUNIT_EXPECT_EQ(test, file_info(test, sync_file, &user, 1, &info),
+			-EFAULT);
+	KUNIT_EXPECT_EQ(test, kref_read(&chain->refcount), 2);
+
+	__fput_sync(sync_file->file);
+	dma_fence_put(chain);
+	dma_fence_signal(fence);
+	dma_fence_put(fence);
+}
+
+/* Members that are shared cost nothing, so there can be very many of them. */
+static void test_file_info_many(struct kunit *test)
+{
+	struct dma_fence *fence, *array, *chain = NULL;
+	const size_t links = DIV_ROUND_UP(MANY_SZ, SHARED_SZ);
+	const size_t count = links * SHARED_SZ;
+	struct sync_file *sync_file;
+	struct sync_file_info info;
+	struct user_mem user;
+	size_t i;
+
+	fence = mock_fence(test);
+	array = mock_repeated(test, SHARED_SZ, fence);
+	for (i = 0; i < links; i++)
+		chain = mock_chain(test, chain, array);
+	sync_file = mock_sync_file(test, chain);
+	user = user_alloc(test, count);
+
+	kunit_warning_suppress(test) {
+		KUNIT_EXPECT_EQ(test,
+				file_info(test, sync_file, &user, count, &info),
+				0);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 0);
+	}
+	KUNIT_EXPECT_EQ(test, info.num_fences, count);
+	KUNIT_EXPECT_EQ(test, info.status, 0);
+	expect_filled(test, &user, 0, 0);
+	expect_filled(test, &user, count - 1, 0);
+	expect_untouched(test, &user, count);
+
+	__fput_sync(sync_file->file);
+	dma_fence_signal(fence);
+	dma_fence_put(chain);
+	dma_fence_put(array);
+	dma_fence_put(fence);
+}
+
+/* What has been counted can be gone by the time that it is described. */
+static void test_file_info_shrinks(struct kunit *test)
+{
+	struct dma_fence *first, *rest, *array, *chain;
+	struct sync_file *sync_file;
+	struct sync_file_info info;
+	struct user_mem user;
+
+	first = mock_fence(test);
+	rest = mock_fence(test);
+	array = mock_repeated(test, SHARED_SZ, rest);
+	chain = mock_chain(test, NULL, array);
+	chain = mock_chain(test, chain, first);
+	container_of(first, struct mock_fence, base)->when_named = rest;
+	sync_file = mock_sync_file(test, chain);
+	user = user_alloc(test, SHARED_SZ + 1);
+
+	KUNIT_EXPECT_EQ(test,
+			file_info(test, sync_file, &user, SHARED_SZ + 1, &info),
+			0);
+	KUNIT_EXPECT_EQ(test, info.num_fences, 1);
+	KUNIT_EXPECT_EQ(test, info.status, 0);
+	expect_filled(test, &user, 0, 0);
+	expect_untouched(test, &user, SHARED_SZ + 1);
+
+	__fput_sync(sync_file->file);
+	dma_fence_signal(first);
+	dma_fence_put(chain);
+	dma_fence_put(array);
+	dma_fence_put(rest);
+	dma_fence_put(first);
+}
+
+static int mock_fd(struct kunit *test, struct sync_file *sync_file)
+{
+	int fd = get_unused_fd_flags(O_CLOEXEC);
+
+	KUNIT_ASSERT_GE(test, fd, 0);
+	fd_install(fd, get_file(sync_file->file));
+	return fd;
+}
+
+/* The ioctl itself, for what it returns, with a reference of our own. */
+static struct sync_file *merge(struct kunit *test, struct user_mem *user,
+			       struct sync_file *a, struct sync_file *b)
+{
+	struct sync_merge_data data = { .name = "merged" };
+	struct file *file;
+
+	data.fd2 = mock_fd(test, b);
+	KUNIT_ASSERT_EQ(test, 0, copy_to_user(user->info, &data, sizeof(data)));
+	KUNIT_ASSERT_EQ(test,
+			a->file->f_op->unlocked_ioctl(a->file, SYNC_IOC_MERGE,
+						      (unsigned long)user->info),
+			0);
+	KUNIT_ASSERT_EQ(test, 0, copy_from_user(&data, user->info,
+						sizeof(data)));
+	file = fget(data.fence);
+	KUNIT_ASSERT_NOT_NULL(test, file);
+	close_fd(data.fence);
+	close_fd(data.fd2);
+	return file->private_data;
+}
+
+/* A failure that is over is still one of what has been merged with it. */
+static void test_merge_error(struct kunit *test)
+{
+	struct sync_file *bad_file, *good_file, *merged, *again;
+	struct dma_fence *bad, *good;
+	struct sync_file_info info;
+	struct user_mem user;
+
+	user = user_alloc(test, 2);
+	bad = mock_fence(test);
+	bad_file = mock_sync_file(test, bad);
+	good = mock_fence(test);
+	good_file = mock_sync_file(test, good);
+
+	dma_fence_set_error(bad, -EIO);
+	dma_fence_signal(bad);
+
+	merged = merge(test, &user, bad_file, good_file);
+	again = merge(test, &user, good_file, merged);
+	dma_fence_enable_signaling(merged->fence);
+	dma_fence_enable_signaling(again->fence);
+
+	KUNIT_EXPECT_EQ(test, file_info(test, merged, &user, 0, &info), 0);
+	KUNIT_EXPECT_EQ(test, info.num_fences, 2);
+	KUNIT_EXPECT_EQ(test, info.status, 0);
+
+	dma_fence_signal(good);
+	KUNIT_EXPECT_GT(test, dma_fence_wait_timeout(merged->fence, false, HZ),
+			0);
+	KUNIT_EXPECT_GT(test, dma_fence_wait_timeout(again->fence, false, HZ),
+			0);
+
+	KUNIT_EXPECT_EQ(test, file_info(test, merged, &user, 0, &info), 0);
+	KUNIT_EXPECT_EQ(test, info.status, -EIO);
+	KUNIT_EXPECT_EQ(test, file_info(test, merged, &user, 2, &info), 0);
+	KUNIT_EXPECT_EQ(test, info.num_fences, 2);
+	KUNIT_EXPECT_EQ(test, info.status, -EIO);
+	KUNIT_EXPECT_EQ(test, file_info(test, again, &user, 0, &info), 0);
+	KUNIT_EXPECT_EQ(test, info.status, -EIO);
+
+	flush_delayed_fput();
+	__fput_sync(again->file);
+	__fput_sync(merged->file);
+
+	/* Now that all are signaled. */
+	merged = merge(test, &user, good_file, bad_file);
+	KUNIT_EXPECT_EQ(test, file_info(test, merged, &user, 0, &info), 0);
+	KUNIT_EXPECT_EQ(test, info.num_fences, 1);
+	KUNIT_EXPECT_EQ(test, info.status, -EIO);
+	flush_delayed_fput();
+	__fput_sync(merged->file);
+
+	__fput_sync(good_file->file);
+	__fput_sync(bad_file->file);
+	dma_fence_put(good);
+	dma_fence_put(bad);
+}
+
+/* An importer needs room for the contexts of a sync_file, not for its members. */
+static void test_import_shared(struct kunit *test)
+{
+	/* One more than half of what kmalloc() has room for, so twice that. */
+	const size_t links = KMALLOC_MAX_SIZE / sizeof(void *) / 2 / SHARED_SZ + 1;
+	struct dma_fence *fences[SHARED_SZ], *fence, *array, *chain = NULL;
+	struct dma_buf_import_sync_file import = {
+		.flags = DMA_BUF_SYNC_RW,
+	};
+	DEFINE_DMA_BUF_EXPORT_INFO(exp_info);
+	struct sync_file *sync_file;
+	struct dma_resv_iter cursor;
+	struct dma_buf *dmabuf;
+	struct user_mem user;
+	size_t i;
+
+	exp_info.ops = &mock_dma_buf_ops;
+	exp_info.size = PAGE_SIZE;
+	exp_info.priv = test;
+	dmabuf = dma_buf_export(&exp_info);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dmabuf);
+
+	for (i = 0; i < SHARED_SZ; i++)
+		fences[i] = mock_fence(test);
+	array = mock_array(test, SHARED_SZ, fences);
+	for (i = 0; i < links; i++)
+		chain = mock_chain(test, chain, array);
+	sync_file = mock_sync_file(test, chain);
+
+	user = user_alloc(test, 1);
+	import.fd = mock_fd(test, sync_file);
+	KUNIT_ASSERT_EQ(test, 0, copy_to_user(user.info, &import,
+					      sizeof(import)));
+	kunit_warning_suppress(test) {
+		KUNIT_EXPECT_EQ(test,
+				dmabuf->file->f_op->unlocked_ioctl(dmabuf->file,
+								   DMA_BUF_IOCTL_IMPORT_SYNC_FILE,
+								   (unsigned long)user.info),
+				0);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 0);
+	}
+
+	i = 0;
+	dma_resv_lock(dmabuf->resv, NULL);
+	dma_resv_for_each_fence(&cursor, dmabuf->resv, DMA_RESV_USAGE_WRITE,
+				fence) {
+		if (i < SHARED_SZ)
+			KUNIT_EXPECT_PTR_EQ(test, fence, fences[i]);
+		i++;
+	}
+	dma_resv_unlock(dmabuf->resv);
+	KUNIT_EXPECT_EQ(test, i, SHARED_SZ);
+
+	close_fd(import.fd);
+	flush_delayed_fput();
+	__fput_sync(dmabuf->file);
+	__fput_sync(sync_file->file);
+	dma_fence_put(chain);
+	for (i = 0; i < SHARED_SZ; i++)
+		dma_fence_signal(fences[i]);
+	dma_fence_put(array);
+}
+
+static struct kunit_case sync_file_cases[] = {
+	KUNIT_CASE(test_file_info_count),
+	KUNIT_CASE(test_file_info_fill),
+	KUNIT_CASE(test_file_info_short),
+	KUNIT_CASE(test_file_info_fault),
+	KUNIT_CASE(test_file_info_many),
+	KUNIT_CASE(test_file_info_shrinks),
+	KUNIT_CASE(test_merge_error),
+	KUNIT_CASE(test_import_shared),
+	{}
+};
+
+static struct kunit_suite sync_file_test_suite = {
+	.name = "dma-buf-sync-file",
+	.test_cases = sync_file_cases,
+};
+
+kunit_test_suite(sync_file_test_suite);
+
+MODULE_IMPORT_NS("DMA_BUF");
