@@ -135,10 +135,13 @@ struct releaser {
 	struct dma_fence_cb cb;
 	struct dma_fence *fence;
 	struct completion go;
-	bool met;
+	bool put, met;
 };
 
-/* Has the other thread drop the last reference, and wait for our lock. */
+/*
+ * Has the other thread drop its reference now. If that is the last one, then the
+ * thread waits for the lock of the timeline, and the fence is there until then.
+ */
 static void releaser_cb(struct dma_fence *fence, struct dma_fence_cb *cb)
 {
 	struct releaser *releaser = container_of(cb, struct releaser, cb);
@@ -147,7 +150,8 @@ static void releaser_cb(struct dma_fence *fence, struct dma_fence_cb *cb)
 	complete(&releaser->go);
 	for (ms = 0; ms < 5000 && !releaser->met; ms++) {
 		mdelay(1);
-		releaser->met = !kref_read(&releaser->fence->refcount);
+		releaser->met = READ_ONCE(releaser->put) ||
+				!kref_read(&releaser->fence->refcount);
 	}
 }
 
@@ -157,6 +161,7 @@ static int releaser_thread(void *arg)
 
 	wait_for_completion(&releaser->go);
 	dma_fence_put(releaser->fence);
+	WRITE_ONCE(releaser->put, true);
 	return 0;
 }
 

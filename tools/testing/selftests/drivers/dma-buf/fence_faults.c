@@ -710,37 +710,6 @@ FIXTURE_VARIANT_ADD(no_memory, merge_signaled)
 	},
 };
 
-static const char *info_before(struct rig *r)
-{
-	const char *why = sources_open(r, 2);
-
-	return why ?: sources_merge(r);
-}
-
-static int call_info(struct rig *r)
-{
-	struct sync_fence_info fences[2] = {};
-	struct sync_file_info info = {
-		.num_fences = 2,
-		.sync_fence_info = (uintptr_t)fences,
-	};
-	int err = try_ioctl(r->merged[0], SYNC_IOC_FILE_INFO, &info);
-
-	if (!err && (info.num_fences != 2 || info.status ||
-		     strcmp(fences[1].driver_name, "sw_sync")))
-		err = -EBADMSG;
-	return err;
-}
-
-FIXTURE_VARIANT_ADD(no_memory, info)
-{
-	.faulty = {
-		.before = info_before,
-		.call = call_info,
-		.after = sources_end,
-	},
-};
-
 static int call_timeline(struct rig *r)
 {
 	int fd = timeline_open();

@@ -14,14 +14,12 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <linux/dma-buf.h>
@@ -39,68 +37,6 @@
 
 /* ---- modules ---- */
 
-static char module_path[4096];
-static char module_file[64];
-
-static int match_module(const char *path, const struct stat *st, int type,
-			struct FTW *at)
-{
-	(void)st;
-	if (type != FTW_F || strcmp(path + at->base, module_file))
-		return 0;
-	snprintf(module_path, sizeof(module_path), "%s", path);
-	return 1;
-}
-
-static bool is_loaded(const char *name)
-{
-	char path[128];
-
-	/* what is built in has a directory, but was never initialized */
-	snprintf(path, sizeof(path), "/sys/module/%s/initstate", name);
-	return !access(path, F_OK);
-}
-
-/* By hand where the file is at hand, otherwise as everybody does. */
-static const char *module_load(const char *name, const char *params)
-{
-	struct utsname system;
-	char dir[256];
-	int fd, err;
-
-	uname(&system);
-	snprintf(dir, sizeof(dir), "/lib/modules/%s", system.release);
-	snprintf(module_file, sizeof(module_file), "%s.ko", name);
-	if (nftw(dir, match_module, 16, FTW_PHYS) == 1) {
-		fd = open(module_path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
-			return wrong("%s: %m", module_path);
-		err = syscall(SYS_finit_module, fd, params, 0) ? errno : 0;
-		close(fd);
-		if (!err || err == EEXIST)
-			return NULL;
-		/* ENOENT: it needs another module first */
-		if (err != ENOENT)
-			return wrong("loading %s: %s", name, strerror(err));
-	}
-
-	modprobe(name, params);
-	return is_loaded(name) ? NULL : wrong("cannot load module %s", name);
-}
-
-static const char *module_unload(const char *name)
-{
-	__u64 end = now_ns() + WAIT_MS * NSEC_PER_MSEC;
-
-	/* the last reference to a file may be put a moment after close() */
-	while (syscall(SYS_delete_module, name, O_NONBLOCK)) {
-		if ((errno != EAGAIN && errno != EBUSY) || now_ns() > end)
-			return wrong("unloading %s: %m", name);
-		sleep_ms(5);
-	}
-	return NULL;
-}
-
 /* Returns why this module cannot be unloaded and loaded at will. */
 static const char *module_prepare(const char *name, const char *params)
 {
@@ -108,12 +44,12 @@ static const char *module_prepare(const char *name, const char *params)
 	const char *why;
 
 	snprintf(path, sizeof(path), "/sys/module/%s", name);
-	if (!is_loaded(name) && !access(path, F_OK))
+	if (!module_is_loaded(name) && !access(path, F_OK))
 		return wrong("%s is built in", name);
 	why = module_load(name, params);
 	if (why)
 		return why;
-	if (!is_loaded(name))
+	if (!module_is_loaded(name))
 		return wrong("%s is not a module", name);
 	if (syscall(SYS_delete_module, name, O_NONBLOCK))
 		return wrong("cannot unload %s: %m", name);
@@ -203,7 +139,7 @@ static void vgem_restore(bool was_loaded)
 {
 	if (was_loaded)
 		module_load("vgem", "");
-	else if (is_loaded("vgem"))
+	else if (module_is_loaded("vgem"))
 		module_unload("vgem");
 }
 
@@ -216,7 +152,7 @@ FIXTURE_SETUP(vgem)
 	self->vgem.fd = -1;
 	for (i = 0; i < N_FENCES; i++)
 		self->fences[i].fd = -1;
-	self->was_loaded = is_loaded("vgem");
+	self->was_loaded = module_is_loaded("vgem");
 	why = module_prepare("vgem", "");
 	if (!why)
 		why = module_load("vgem", "");
@@ -476,7 +412,7 @@ FIXTURE(vkms)
 
 static void vkms_restore(bool was_loaded, bool had_default_dev)
 {
-	if (is_loaded("vkms") && (!was_loaded || had_default_dev))
+	if (module_is_loaded("vkms") && (!was_loaded || had_default_dev))
 		module_unload("vkms");
 	if (was_loaded)
 		module_load("vkms", had_default_dev ? "" : NO_DEFAULT_DEV);
@@ -489,7 +425,7 @@ FIXTURE_SETUP(vkms)
 	self->kmsg = -1;
 	self->display.fd = -1;
 	self->display.writeback = true;
-	self->was_loaded = is_loaded("vkms");
+	self->was_loaded = module_is_loaded("vkms");
 	self->had_default_dev = file_contains("/sys/module/vkms/parameters/create_default_dev",
 					      "Y");
 	why = module_prepare("vkms", NO_DEFAULT_DEV);

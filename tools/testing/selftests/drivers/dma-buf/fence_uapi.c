@@ -3143,17 +3143,6 @@ static int scarce_merge(struct scarce *s)
 	return scarce_fd(s->fence, SYNC_IOC_MERGE, &arg, &arg.fence);
 }
 
-static int scarce_info(struct scarce *s)
-{
-	struct sync_fence_info info;
-	struct sync_file_info arg = {
-		.num_fences = 1,
-		.sync_fence_info = U64(&info),
-	};
-
-	return call_err(s->fence, SYNC_IOC_FILE_INFO, &arg);
-}
-
 static int scarce_dmabuf_import(struct scarce *s)
 {
 	struct dma_buf_import_sync_file arg = {
@@ -3365,7 +3354,6 @@ TEST_F(last, no_memory)
 	static const struct scarce_call all[] = {
 		{ "CREATE_FENCE", scarce_create, TIMELINE, 0 },
 		{ "MERGE", scarce_merge, TIMELINE, 0 },
-		{ "FILE_INFO", scarce_info, TIMELINE, 0 },
 		{ "dmabuf IMPORT", scarce_dmabuf_import, DMA_BUF, 0 },
 		{ "dmabuf EXPORT", scarce_dmabuf_export, DMA_BUF, 0 },
 		{ "vgem ATTACH", scarce_vgem, DMA_BUF, 0 },

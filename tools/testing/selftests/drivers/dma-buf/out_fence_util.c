@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
@@ -19,6 +20,8 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -155,6 +158,72 @@ void modprobe(const char *module, const char *param)
 	}
 	if (pid > 0)
 		waitpid(pid, NULL, 0);
+}
+
+/* ---- modules ---- */
+
+static char module_path[PATH_MAX];
+static char module_file[64];
+
+static int match_module(const char *path, const struct stat *st, int type,
+			struct FTW *at)
+{
+	(void)st;
+	if (type != FTW_F || strcmp(path + at->base, module_file))
+		return 0;
+	snprintf(module_path, sizeof(module_path), "%s", path);
+	return 1;
+}
+
+bool module_is_loaded(const char *name)
+{
+	char path[128];
+
+	/* what is built in has a directory, but was never initialized */
+	snprintf(path, sizeof(path), "/sys/module/%s/initstate", name);
+	return !access(path, F_OK);
+}
+
+/* By hand where the file is at hand, otherwise as everybody does. */
+const char *module_load(const char *name, const char *params)
+{
+	struct utsname system;
+	char dir[256];
+	int fd, err;
+
+	uname(&system);
+	snprintf(dir, sizeof(dir), "/lib/modules/%s", system.release);
+	snprintf(module_file, sizeof(module_file), "%s.ko", name);
+	if (nftw(dir, match_module, 16, FTW_PHYS) == 1) {
+		fd = open(module_path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			return wrong("%s: %m", module_path);
+		err = syscall(SYS_finit_module, fd, params, 0) ? errno : 0;
+		close(fd);
+		if (!err || err == EEXIST)
+			return NULL;
+		/* ENOENT: it needs another module first */
+		if (err != ENOENT)
+			return wrong("loading %s: %s", name, strerror(err));
+	}
+
+	modprobe(name, params);
+	return module_is_loaded(name) ? NULL : wrong("cannot load module %s", name);
+}
+
+const char *module_unload(const char *name)
+{
+	__u64 end = now_ns() + WAIT_MS * NSEC_PER_MSEC;
+
+	/* the last reference to a file may be put a moment after close() */
+	while (syscall(SYS_delete_module, name, O_NONBLOCK)) {
+		if (errno == ENOENT)
+			return NULL;
+		if ((errno != EAGAIN && errno != EBUSY) || now_ns() > end)
+			return wrong("unloading %s: %m", name);
+		sleep_ms(5);
+	}
+	return NULL;
 }
 
 void mount_debugfs(void)
@@ -660,7 +729,33 @@ static void __attribute__((destructor)) remove_leftovers_at_exit(void)
 	remove_leftovers();
 }
 
-/* Returns why there is no vkms in configfs, NULL if there is. */
+/*
+ * An older vkms has no configfs, and its only device comes and goes with the
+ * module.
+ */
+static bool is_module_device;
+
+/* In older kernels a fence has its names after it signaled, too. */
+static bool keeps_names;
+
+bool display_can_end_in_use(void)
+{
+	return !is_module_device;
+}
+
+static const char *find_vkms_module(void)
+{
+	const char *why = module_load("vkms", "");
+
+	/* what somebody else uses, or what is built in, stays */
+	why = why ?: module_unload("vkms");
+	if (!why && !access("/sys/module/vkms", F_OK))
+		why = "vkms is built in";
+	is_module_device = !why;
+	return why;
+}
+
+/* Returns why there is no vkms for a test, NULL if there is. */
 static const char *find_vkms(void)
 {
 	if (!access(VKMS, F_OK))
@@ -672,6 +767,8 @@ static const char *find_vkms(void)
 
 	modprobe("vkms", "create_default_dev=0");
 	if (!access(VKMS, F_OK))
+		return NULL;
+	if (!find_vkms_module())
 		return NULL;
 	if (access(CONFIGFS, F_OK))
 		return "no configfs";
@@ -1040,12 +1137,23 @@ int display_create(struct display *d)
 	d->fd = -1;
 	if (!d->n_pipes)
 		d->n_pipes = 1;
-	snprintf(d->name, sizeof(d->name), "%s%d", name_prefix(), getpid());
-	err = instance_configure(d->name, d->n_pipes, d->writeback);
-	if (!err)
-		err = instance_write(d->name, "enabled", "1");
-	if (err)
-		return err;
+	if (is_module_device) {
+		if (d->n_pipes > 1)
+			return -EOPNOTSUPP;
+		snprintf(d->name, sizeof(d->name), "vkms");
+		if (module_unload("vkms"))
+			return -EBUSY;
+		if (module_load("vkms", "enable_cursor=0"))
+			return -ENODEV;
+	} else {
+		snprintf(d->name, sizeof(d->name), "%s%d", name_prefix(),
+			 getpid());
+		err = instance_configure(d->name, d->n_pipes, d->writeback);
+		if (!err)
+			err = instance_write(d->name, "enabled", "1");
+		if (err)
+			return err;
+	}
 	d->fd = card_open(d->name);
 	if (d->fd < 0)
 		return d->fd;
@@ -1124,14 +1232,17 @@ void display_close(struct display *d)
 
 const char *display_disable(struct display *d)
 {
-	int err = instance_disable(d->name);
+	int err;
 
+	if (is_module_device)
+		return module_unload("vkms");
+	err = instance_disable(d->name);
 	return err ? wrong("%s", strerror(-err)) : NULL;
 }
 
 const char *display_remove(struct display *d)
 {
-	int err = instance_remove(d->name);
+	int err = is_module_device ? 0 : instance_remove(d->name);
 
 	d->name[0] = '\0';
 	return err ? wrong("%s", strerror(-err)) : NULL;
@@ -1146,6 +1257,23 @@ const char *display_destroy(struct display *d)
 		return NULL;
 	why = display_disable(d);
 	return why ?: display_remove(d);
+}
+
+/* What are the names of a fence that signaled while its device is in place? */
+static const char *find_keeps_names(struct display *d)
+{
+	struct sync_fence_info fi = {};
+	struct sync_file_info info;
+	struct fence f = { .fd = -1 };
+	const char *why;
+
+	why = display_start(d, NORMAL_HZ);
+	why = why ?: flip_start(d, &f);
+	why = why ?: flip_wait(d, 1);
+	why = why ?: get_info(&f, 1, &info, &fi);
+	keeps_names = !strcmp(fi.driver_name, "vkms");
+	close_fd(&f.fd);
+	return why ?: display_destroy(d);
 }
 
 const char *display_prepare(struct display *d, int *kmsg)
@@ -1165,16 +1293,19 @@ const char *display_prepare(struct display *d, int *kmsg)
 	if (err) {
 		if (d->writeback && err == -ENOENT)
 			why = wrong("vkms has no writeback in configfs");
+		else if (is_module_device && err == -EOPNOTSUPP)
+			why = "vkms has no configfs, and one CRTC without";
 		else
 			why = wrong("cannot make and control a vkms instance: %s",
 				    strerror(-err));
-		instance_disable(d->name);
-		instance_remove(d->name);
-		d->name[0] = '\0';
 		display_close(d);
+		display_disable(d);
+		display_remove(d);
 		return why;
 	}
 	why = display_destroy(d);
+	if (!why && is_module_device)
+		why = find_keeps_names(d);
 	if (why)
 		return why;
 
@@ -1313,6 +1444,10 @@ const char *get_info(const struct fence *f, unsigned int n,
 	if (fence->status != info->status)
 		return wrong("status %d of the fence, %d of the file",
 			     fence->status, info->status);
+	/* merging signaled fences has made that one */
+	if (keeps_names && !strcmp(fence->driver_name, "stub") &&
+	    !strcmp(fence->obj_name, "stub"))
+		return NULL;
 	live_driver = !strcmp(fence->driver_name, "vkms");
 	live_timeline = !strncmp(fence->obj_name, f->timeline,
 				 strlen(f->timeline));
@@ -1343,12 +1478,12 @@ const char *use_info(struct fence *f, unsigned int n)
 		return why;
 	if (!info.status)
 		return "status 0 of a signaled fence";
-	if (!strncmp(info.name, "vkms-", 5))
+	if (!keeps_names && !strncmp(info.name, "vkms-", 5))
 		return wrong("name '%.32s' of a signaled fence", info.name);
 	if (!n)
 		return NULL;
-	if (strcmp(fence.driver_name, "detached-driver") ||
-	    strcmp(fence.obj_name, "signaled-timeline"))
+	if (!keeps_names && (strcmp(fence.driver_name, "detached-driver") ||
+			     strcmp(fence.obj_name, "signaled-timeline")))
 		return wrong("names '%.32s', '%.32s' of a signaled fence",
 			     fence.driver_name, fence.obj_name);
 	if (f->timestamp && fence.timestamp_ns != f->timestamp)
@@ -1442,8 +1577,8 @@ const char *use_merge(struct fence *f, struct fence *other)
 	why = merge(f, other, &merged);
 	if (why)
 		return why;
-	/* what is merged after it signaled is a new fence that signaled well */
-	merged.may_be_lost = false;
+	/* not every kernel passes on the error of a fence that signaled before */
+	merged.may_be_lost = f->may_be_lost || other->may_be_lost;
 	if (f->timestamp && other->timestamp)
 		merged.timestamp = f->timestamp > other->timestamp ?
 				   f->timestamp : other->timestamp;
@@ -1802,5 +1937,5 @@ const char *readers_stop(struct readers *rs, struct reader *sum)
 bool readers_have_power(const struct reader *sum)
 {
 	return sum->pending && sum->both_sides && sum->live_names &&
-	       sum->gone_names;
+	       (sum->gone_names || keeps_names);
 }

@@ -167,6 +167,12 @@ __u64 env_number(const char *name, __u64 otherwise, __u64 low, __u64 high);
 void mount_debugfs(void);
 /* Loads a module with all that it needs, if modprobe can. */
 void modprobe(const char *module, const char *param);
+/* Is it there, and not built in? */
+bool module_is_loaded(const char *name);
+/* Loads it, with modprobe if need be. */
+const char *module_load(const char *name, const char *params);
+/* Waits a moment for what still uses it; no matter if it was not loaded. */
+const char *module_unload(const char *name);
 
 /* The kernel log. */
 
@@ -254,6 +260,8 @@ const char *display_open(struct display *d);
 /* Starts scanning out, with a writeback of the first frame unless NULL. */
 const char *display_set_mode(struct display *d, unsigned int hz,
 			     struct fence *writeback);
+/* Can it be taken away from who has it open? */
+bool display_can_end_in_use(void);
 /* Takes the device away from who has it open. */
 const char *display_disable(struct display *d);
 /* Removes the instance, which has to be disabled. */
@@ -356,7 +364,7 @@ bool readers_have_power(const struct reader *sum);
 	EXPECT_POWER(s->pending);					\
 	EXPECT_POWER(s->both_sides);					\
 	EXPECT_POWER(s->live_names);					\
-	EXPECT_POWER(s->gone_names);					\
+	EXPECT_POWER(readers_have_power(s));				\
 } while (0)
 
 #endif
