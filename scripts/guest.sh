@@ -44,13 +44,13 @@ guest_userspace() {
 	[ "$arch" != um ] || arch=x86
 	rm -rf "$root"
 	mkdir -p "$root/dev"
-	"${cross}gcc" -static -O2 -Wall -Wextra -Werror -o "$root/init" "$top/scripts/boot-init.c"
-	make -C "$tree" ARCH="$arch" O="$out.headers" headers
+	"${cross}gcc" -static -O2 -Wall -Wextra -Werror -o "$root/init" "$top/scripts/boot-init.c" &&
+	make -C "$tree" ARCH="$arch" O="$out.headers" headers || return 1
 	# The selftests exactly as kselftest builds them, but static.
 	[ ${#programs[@]} -eq 0 ] || make -C "$tree/$selftest" ARCH="$arch" CROSS_COMPILE="$cross" OUTPUT="$out" \
 		KHDR_INCLUDES="-isystem $out.headers/usr/include" LDFLAGS=-static \
-		"${programs[@]/#/$out/}"
-	[ ${#programs[@]} -eq 0 ] || cp "${programs[@]/#/$out/}" "$root/"
+		"${programs[@]/#/$out/}" || return 1
+	[ ${#programs[@]} -eq 0 ] || cp "${programs[@]/#/$out/}" "$root/" || return 1
 	if [ -f "$out/drivers/gpu/drm/vkms/vkms.ko" ]; then
 		modules=$root/lib/modules/$(cat "$out/include/config/kernel.release")
 		mkdir -p "$modules"

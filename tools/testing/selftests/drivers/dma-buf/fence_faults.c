@@ -710,6 +710,13 @@ FIXTURE_VARIANT_ADD(no_memory, merge_signaled)
 	},
 };
 
+static const char *merged_before(struct rig *r)
+{
+	const char *why = sources_open(r, 2);
+
+	return why ?: sources_merge(r);
+}
+
 static int call_timeline(struct rig *r)
 {
 	int fd = timeline_open();
@@ -787,7 +794,7 @@ static const char *dmabuf_and_array_before(struct rig *r)
 {
 	const char *why = dmabuf_create(r);
 
-	return why ?: info_before(r);
+	return why ?: merged_before(r);
 }
 
 static int call_import_fence(struct rig *r)
