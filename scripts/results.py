@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """results.py: which KUnit cases fail on the base, and which topic makes each of them pass.
 
-All test patches are on the base, then the topics come one after the other. After each that changes
-what UML builds the suites run on UML, each in a boot of its own. Where one is not clean its cases
-run in boots of their own, so that a splat counts for the case that made it. What a kernel said is
-kept by its source, so that an interrupted run goes on. The table is results/topics.md.
+All test patches are on the base, and all suites run on UML, each in a boot of its own. Then the
+topics come one after the other, and after each that changes what UML builds the suites run that had
+a case failing before, as long as there are any. All run again with all topics. Where a suite is not
+clean its cases run in boots of their own, so that a splat counts for the case that made it. What a
+kernel said is kept by its source, so that an interrupted run goes on. The table is
+results/topics.md.
 The selftests in userspace want modules and devices that UML lacks: 'make boot' runs them.
 """
 
@@ -16,6 +18,7 @@ from stack import build, commits, die, git, logs, open_store, pick, say, short, 
 
 work, out, kept = build / "results", build / "results.kunit-um", build / "results-topics"
 config = build / "results.config"
+ok = ("passes", "skipped")
 KUNIT = "./tools/testing/kunit/kunit.py"
 BOOT = ["--kernel_args", "seccomp=on", "--kernel_args", "ncpus=2",
         "--kernel_args", "kasan_multi_shot"]
@@ -66,30 +69,37 @@ def cases():
     return [f"{s}.{c}" for s, c in names if any(g.fullmatch(s) for g in globs)]
 
 
-def verdicts(commit):
-    """{case: verdict} of a stack, from what is kept or from a run."""
+def verdicts(commit, suites=None):
+    """{case: verdict} of a stack, of some suites, from what is kept or from a run."""
     tree = git("rev-parse", f"{commit}^{{tree}}")
     path = kept / f"{tree}-{git('hash-object', config)}.json"
-    if path.exists():
-        return json.loads(path.read_text())
+    have, result = json.loads(path.read_text()) if path.exists() else ([], {})
+    if "all" in have or suites is not None and suites <= set(have):
+        return result
     build_kernel(commit)
-    result, wanted = {}, cases()
-    if not wanted:
-        die(f"no KUnit case was found; see {short(logs)}/results-build.log")
-    for suite in dict.fromkeys(c.split(".")[0] for c in wanted):
-        mine = [c for c in wanted if c.split(".")[0] == suite]
+    there = cases() or die(f"no KUnit case was found; see {short(logs)}/results-build.log")
+    for suite in dict.fromkeys(c.split(".")[0] for c in there):
+        if suite in have or suites is not None and suite not in suites:
+            continue
+        mine = [c for c in there if c.split(".")[0] == suite]
         said, splats = boot(suite, 600)
-        if not splats and all(said.get(c) in ("passes", "skipped") for c in mine):
+        if not splats and all(said.get(c) in ok for c in mine):
             result |= {c: said[c] for c in mine}
             print(".", end="", flush=True)
             continue
         for case in mine:
             said, splats = boot(case, 120)
             result[case] = f"splat: {splats[0]}" if splats else said.get(case, "never ends")
-            print(":" if result[case] in ("passes", "skipped") else "x", end="", flush=True)
+            print(":" if result[case] in ok else "x", end="", flush=True)
     print(flush=True)
-    path.write_text(json.dumps(result, indent=1))
+    have += ["all"] if suites is None else suites
+    path.write_text(json.dumps([have, result], indent=1))
     return result
+
+
+def failing(result, last):
+    """What still fails, or is not there yet, of what passes in the end."""
+    return {c for c in last if last[c] in ok and result.get(c) not in ok}
 
 
 def concerns_uml(topic, lines):
@@ -103,14 +113,12 @@ def concerns_uml(topic, lines):
 def table(states, base):
     """Cases that fail at first, by the topic from which on they pass."""
     first, last = states[0][1], states[-1][1]
-    ok = ("passes", "skipped")
     rows = {}
     for case in first | last:
         if first.get(case, "is not there") in ok or case not in last:
             continue
         topic = None if last[case] not in ok else next(
-            states[n][0] for n in range(len(states))
-            if all(s[1].get(case) in ok for s in states[n:]))
+            name for name, result in states if result.get(case) in ok)
         rows.setdefault(topic, []).append((case, first.get(case, "comes with the topic")))
     short_case = lambda text: re.sub(r"\s+", " ", text).replace("|", "\\|")[:90]
     text = ["# Which topic makes which test pass", "",
@@ -135,19 +143,28 @@ def main():
     base = standing() or die("there is no work tree yet: run 'make tree' first")
     kept.mkdir(exist_ok=True)
     config.write_text((top / "configs/kunit-uml.config").read_text())
-    lines, states, whole = commits(topics, base), [], []
-    for topic in [None, *topics]:
-        if topic:
-            whole.append(topic)
-            if topics[topic].kind != "post" or not concerns_uml(topic, lines):
-                continue
-        at = SimpleNamespace(topics=list(whole), series="topics" if whole else "none")
-        chosen, partly = stack.selection(at, topics, base)
+    lines = commits(topics, base)
+    steps = [t for t in topics if topics[t].kind == "post" and concerns_uml(t, lines)]
+
+    def run(name, series, whole, suites=None):
+        chosen, partly = stack.selection(SimpleNamespace(topics=whole, series=series), topics, base)
         commit = pick(base, chosen, partly=partly, verbose=False)
-        print(f"== {topic or 'tests without fixes'} ", end="", flush=True)
-        states.append((topic, verdicts(commit)))
-        failing = sum(v not in ("passes", "skipped") for v in states[-1][1].values())
-        say(f"{len(states[-1][1])} cases, {failing} fail")
+        print(f"== {name} ", end="", flush=True)
+        result = verdicts(commit, suites)
+        bad = sum(v not in ok for v in result.values())
+        say(f"{len(result)} cases, {bad} fail")
+        return result
+
+    last = run("all topics", "topics", list(topics))
+    states = [(None, run("tests without fixes", "none", []))]
+    for topic in steps:
+        missing = failing(states[-1][1], last)
+        if not missing:
+            break
+        whole = list(topics)[:list(topics).index(topic) + 1]
+        result = run(topic, "topics", whole, {c.split(".")[0] for c in missing})
+        states.append((topic, states[-1][1] | result))
+    states.append(("all topics", last))
     text, good = table(states, base)
     (top / "results").mkdir(exist_ok=True)
     (top / "results/topics.md").write_text(text)

@@ -285,6 +285,7 @@ def commits(topics, base):
                 id=head.split("\x02")[0], subject=head.split("\x02")[1],
                 text=all(re.match(r"Documentation/.*\.(rst|svg)$|MAINTAINERS$", f) for f in files),
                 test=any(TEST_FILES.match(f) for f in files) and
-                all(TEST_FILES.match(f) or TEST_BUILD.match(f) for f in files)))
+                ("Add KUnit tests" in head or      # with what they export
+                 all(TEST_FILES.match(f) or TEST_BUILD.match(f) for f in files))))
         before = end
     return result
