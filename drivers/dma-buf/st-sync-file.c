@@ -418,6 +418,7 @@ static void test_file_info_shrinks(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, info.num_fences, 1);
 	KUNIT_EXPECT_EQ(test, info.status, 0);
 	expect_filled(test, &user, 0, 0);
+	expect_untouched(test, &user, 1);
 	expect_untouched(test, &user, SHARED_SZ + 1);
 
 	__fput_sync(sync_file->file);

@@ -6,8 +6,6 @@
 #include <linux/spinlock_types.h>
 #include <linux/types.h>
 
-struct drm_device;
-
 /**
  * struct drm_out_fence_timeline - out-fences of a CRTC or writeback connector
  *
@@ -43,7 +41,5 @@ struct drm_out_fence_timeline {
 	/** @name: what dma_fence_timeline_name() returns for the fences. */
 	char name[32];
 };
-
-void drm_out_fences_cancel(struct drm_device *dev);
 
 #endif /* __DRM_OUT_FENCE_H__ */

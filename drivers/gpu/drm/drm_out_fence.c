@@ -10,7 +10,6 @@
  */
 
 #include <linux/dma-fence.h>
-#include <linux/export.h>
 #include <linux/list.h>
 #include <linux/minmax.h>
 #include <linux/slab.h>
@@ -18,13 +17,9 @@
 #include <linux/stdarg.h>
 #include <linux/string.h>
 
-#include <drm/drm_connector.h>
-#include <drm/drm_crtc.h>
 #include <drm/drm_device.h>
 #include <drm/drm_drv.h>
-#include <drm/drm_modeset_lock.h>
 #include <drm/drm_out_fence.h>
-#include <drm/drm_print.h>
 
 #include "drm_crtc_internal.h"
 
@@ -142,47 +137,6 @@ void drm_out_fence_timeline_cancel(struct drm_out_fence_timeline *timeline)
 		dma_fence_put(&fence->base);
 	}
 }
-
-/**
- * drm_out_fences_cancel - signal all out-fences of a device that are pending
- * @dev: the device
- *
- * Gives the error -ENODEV to the out-fences of all CRTCs and writeback connectors
- * that the driver has not signaled, and signals them. This is for a driver whose
- * device goes away, when it knows that the hardware has stopped to read and write
- * framebuffers: whoever waits for such a fence may use them again. That all outputs
- * are off in the atomic state does not say so after drm_dev_unplug(), since what a
- * driver has behind drm_dev_enter() does nothing then.
- *
- * Without this it is done when the CRTC or the connector is cleaned up. But then
- * whoever waits for a fence also waits for the last reference to the device, which
- * may be their own.
- *
- * Context: Process context. The caller holds all modeset locks, as between
- * DRM_MODESET_LOCK_ALL_BEGIN() and DRM_MODESET_LOCK_ALL_END(), and has waited under
- * them for all commits. So there is none that has a fence and is not through.
- */
-void drm_out_fences_cancel(struct drm_device *dev)
-{
-	struct drm_connector_list_iter iter;
-	struct drm_connector *connector;
-	struct drm_crtc *crtc;
-
-	drm_WARN_ON(dev, !drm_modeset_is_locked(&dev->mode_config.connection_mutex));
-
-	drm_for_each_crtc(crtc, dev) {
-		drm_WARN_ON(dev, !drm_modeset_is_locked(&crtc->mutex));
-		drm_out_fence_timeline_cancel(&crtc->out_fences);
-	}
-
-	drm_connector_list_iter_begin(dev, &iter);
-	drm_for_each_connector_iter(connector, &iter) {
-		if (connector->out_fences)
-			drm_out_fence_timeline_cancel(connector->out_fences);
-	}
-	drm_connector_list_iter_end(&iter);
-}
-EXPORT_SYMBOL(drm_out_fences_cancel);
 
 /*
  * drm_out_fence_create - create the next fence of a timeline

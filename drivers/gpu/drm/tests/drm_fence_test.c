@@ -24,8 +24,6 @@
 #include <drm/drm_managed.h>
 #include <drm/drm_mode_config.h>
 #include <drm/drm_modeset_helper_vtables.h>
-#include <drm/drm_modeset_lock.h>
-#include <drm/drm_out_fence.h>
 #include <drm/drm_plane.h>
 #include <drm/drm_probe_helper.h>
 #include <drm/drm_syncobj.h>
@@ -278,29 +276,6 @@ static void drm_test_fence_pending_device_gone(struct kunit *test)
 	dma_fence_put(fence);
 }
 
-/* The hardware has stopped, but somebody still holds on to the device. */
-static void drm_test_fence_pending_canceled(struct kunit *test)
-{
-	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
-	struct dma_fence *fence = fence_create(test, drm);
-	struct drm_modeset_acquire_ctx ctx;
-	struct fence_gone_cb cb = {};
-	int ret;
-
-	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &cb.base,
-							fence_gone_callback));
-	DRM_MODESET_LOCK_ALL_BEGIN(drm, ctx, 0, ret);
-	drm_out_fences_cancel(drm);
-	DRM_MODESET_LOCK_ALL_END(drm, ctx, ret);
-	KUNIT_EXPECT_EQ(test, ret, 0);
-	fence_expect_gone(test, fence, &cb);
-
-	fence_device_destroy(test, drm);
-	KUNIT_EXPECT_EQ(test, cb.calls, 1);
-	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), -ENODEV);
-	dma_fence_put(fence);
-}
-
 /* Several in flight, as with a queue of commits. Some were on screen already. */
 static void drm_test_fence_pending_some(struct kunit *test)
 {
@@ -408,6 +383,44 @@ static void drm_test_fence_job_queued(struct kunit *test)
 		fence_expect_gone(test, fence[i], &cb[i]);
 		dma_fence_put(fence[i]);
 	}
+}
+
+static unsigned int fence_cleaned_slowly;
+
+static void fence_cleanup_job_slowly(struct drm_writeback_connector *wb_connector,
+				     struct drm_writeback_job *job)
+{
+	msleep(100);
+	WRITE_ONCE(fence_cleaned_slowly, fence_cleaned_slowly + 1);
+}
+
+static const struct drm_connector_helper_funcs fence_slow_job_helper_funcs = {
+	.prepare_writeback_job = fence_prepare_job,
+	.cleanup_writeback_job = fence_cleanup_job_slowly,
+};
+
+/* Writeback jobs that the hardware finished when the device had to go. */
+static void drm_test_fence_job_done_last(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct drm_writeback_connector *wb_connector;
+	unsigned int i;
+
+	wb_connector = fence_writeback_create(test, drm);
+	drm_connector_helper_add(&wb_connector->base,
+				 &fence_slow_job_helper_funcs);
+	fence_cleaned_slowly = 0;
+
+	for (i = 0; i < 3; i++)
+		fence_job_queue(wb_connector, fence_job_create(test, wb_connector));
+	for (i = 0; i < 3; i++)
+		drm_writeback_signal_completion(wb_connector, 0);
+	fence_device_destroy(test, drm);
+
+	KUNIT_EXPECT_EQ(test, READ_ONCE(fence_cleaned_slowly), 3);
+	/* Whoever was not waited for is not to run on in the next test. */
+	if (READ_ONCE(fence_cleaned_slowly) != 3)
+		msleep(1000);
 }
 
 /* The hardware reports an error for a job whose fence signaled in the meantime. */
@@ -1083,12 +1096,11 @@ static struct kunit_case drm_fence_tests[] = {
 	KUNIT_CASE_SLOW(drm_test_fence_race_signal_names),
 	KUNIT_CASE_PARAM(drm_test_fence_pending_device_gone,
 			 fence_source_gen_params),
-	KUNIT_CASE_PARAM(drm_test_fence_pending_canceled,
-			 fence_source_gen_params),
 	KUNIT_CASE_PARAM(drm_test_fence_pending_mode_config_gone,
 			 fence_source_gen_params),
 	KUNIT_CASE_PARAM(drm_test_fence_pending_some, fence_source_gen_params),
 	KUNIT_CASE(drm_test_fence_job_queued),
+	KUNIT_CASE(drm_test_fence_job_done_last),
 	KUNIT_CASE(drm_test_fence_job_fails_late),
 	{}
 };

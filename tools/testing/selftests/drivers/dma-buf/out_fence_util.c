@@ -1431,7 +1431,8 @@ const char *get_info(const struct fence *f, unsigned int n,
 	if (info->num_fences != 1)
 		return wrong("num_fences %u", info->num_fences);
 	if (info->status != 0 && info->status != 1 &&
-	    !(f->may_be_lost && info->status == -ENODEV))
+	    !(f->may_be_lost && (info->status == -ENODEV ||
+				 info->status == -ECANCELED)))
 		return wrong("status %d", info->status);
 	if (strncmp(info->name, "vkms-", 5) &&
 	    strncmp(info->name, "detached-driver-", 16) &&

@@ -53,7 +53,7 @@ struct sw_sync_create_fence_data {
 struct fence {
 	int fd;
 	bool polled;
-	bool may_be_lost;	/* status -ENODEV is an end, too */
+	bool may_be_lost;	/* status -ENODEV or -ECANCELED is an end, too */
 	char timeline[24];	/* how its name begins */
 	__u64 committed;	/* CLOCK_MONOTONIC before the commit */
 	__u64 timestamp;	/* as reported with the device in place, or 0 */

@@ -302,21 +302,27 @@ static const char *is_pending(const struct fence *f)
 	return why;
 }
 
+static bool is_lost(int status)
+{
+	/* the latter where the output was turned off before */
+	return status == -ENODEV || status == -ECANCELED;
+}
+
 /* The device has gone, and @f, which was pending, has gone with it. */
 static void lost_end(struct __test_metadata *_metadata, struct fence *f)
 {
 	/* stop here: its lock is in memory that is free, and may look taken */
 	ASSERT_EQ(0u, still_pending(f, 1, WAIT_MS))
 		TH_LOG("still pending %u ms after its device has gone", WAIT_MS);
-	EXPECT_EQ(-ENODEV, status_of(f));
+	EXPECT_TRUE(is_lost(status_of(f)))
+		TH_LOG("status %d", status_of(f));
 	EXPECT_FINE(use_all(f));
 }
 
 /*
- * vkms looks for a writeback to do once a frame, and only in what was committed
- * last. It sends the event of a modeset at once, so that another commit does not
- * have to wait for the frame. These tests use that. Other drivers leave a
- * writeback behind when the hardware hangs.
+ * vkms looks for a writeback to do once a frame. It sends the event of a modeset at
+ * once, so that another commit does not have to wait for the frame. These tests use
+ * that. Other drivers leave a writeback behind when the hardware hangs.
  *
  * What does not get done within a frame has to be tried with another device.
  */
@@ -395,10 +401,42 @@ TEST_F_TIMEOUT(display, lost_when_disabled, 180)
 		EXPECT_FINE(display_remove(&self->display));
 		display_close(&self->display);
 	} while (was_done(_metadata, &t, &f));
+	EXPECT_EQ(-ENODEV, status_of(&f));
 	lost_end(_metadata, &f);
 }
 
-TEST_F_TIMEOUT(display, lost_by_next_commit, 180)
+TEST_F_TIMEOUT(display, lost_behind_next_commit, 180)
+{
+	struct tries t = { .d = &self->display };
+	struct fence f, out;
+
+	do {
+		lost_start(_metadata, &t, &f);
+		ASSERT_FINE(writeback_start(&self->display, &out, NULL));
+		EXPECT_FINE(use_all(&out));
+		EXPECT_FINE(display_destroy(&self->display));
+	} while (was_done(_metadata, &t, &f));
+	lost_end(_metadata, &f);
+}
+
+TEST_F_TIMEOUT(display, lost_both, 180)
+{
+	struct tries t = { .d = &self->display };
+	struct fence f[2], out;
+
+	do {
+		lost_start(_metadata, &t, &f[0]);
+		ASSERT_FINE(writeback_start(&self->display, &out, &f[1]));
+		f[1].may_be_lost = true;
+		EXPECT_FINE(use_all(&out));
+		EXPECT_FINE(display_destroy(&self->display));
+	} while (was_done(_metadata, &t, &f[0]));
+	lost_end(_metadata, &f[0]);
+	lost_end(_metadata, &f[1]);
+}
+
+/* A commit without a writeback does not end the one of the commit before. */
+TEST_F_TIMEOUT(display, overtaken, 180)
 {
 	struct tries t = { .d = &self->display };
 	struct fence f, out;
@@ -407,29 +445,48 @@ TEST_F_TIMEOUT(display, lost_by_next_commit, 180)
 		lost_start(_metadata, &t, &f);
 		ASSERT_FINE(writeback_start(&self->display, &out, NULL));
 	} while (!in_time(_metadata, &t, &f));
+	EXPECT_FINE(use_poll(&f, NULL));
+	EXPECT_EQ(1, status_of(&f));
+	EXPECT_FINE(use_all(&f));
 	EXPECT_FINE(use_all(&out));
-	EXPECT_FINE(display_destroy(&self->display));
-	lost_end(_metadata, &f);
 }
 
-/* The first to be queued is the first to be completed, whatever was meant. */
-TEST_F_TIMEOUT(display, lost_one_of_two, 180)
+/* The first to be committed is the first to be done, and each is done. */
+TEST_F_TIMEOUT(display, two_in_order, 180)
 {
 	struct tries t = { .d = &self->display };
 	struct fence f[2], out;
+	unsigned int i;
 
 	do {
 		lost_start(_metadata, &t, &f[0]);
 		ASSERT_FINE(writeback_start(&self->display, &out, &f[1]));
 	} while (!in_time(_metadata, &t, &f[0]));
-	f[1].may_be_lost = true;
-	ASSERT_FINE(is_pending(&f[1]));
-	EXPECT_FINE(use_all(&out));
-	EXPECT_FINE(use_poll(&f[0], NULL));
-	EXPECT_EQ(1, status_of(&f[0]));
-	EXPECT_FINE(display_destroy(&self->display));
+	for (i = 0; i < ARRAY_SIZE(f); i++) {
+		EXPECT_FINE(use_poll(&f[i], NULL));
+		EXPECT_EQ(1, status_of(&f[i]));
+		EXPECT_FINE(use_info(&f[i], 1));
+	}
+	EXPECT_LT(f[0].timestamp, f[1].timestamp);
 	EXPECT_FINE(use_all(&f[0]));
-	lost_end(_metadata, &f[1]);
+	EXPECT_FINE(use_all(&f[1]));
+	EXPECT_FINE(use_all(&out));
+}
+
+/* An output that is turned off ends what it has not done, with the device in place. */
+TEST_F_TIMEOUT(display, ended_when_turned_off, 180)
+{
+	struct tries t = { .d = &self->display };
+	struct fence f;
+
+	do {
+		lost_start(_metadata, &t, &f);
+		/* with the file its framebuffers go, and with them the output */
+		display_close(&self->display);
+	} while (was_done(_metadata, &t, &f));
+	EXPECT_FINE(use_poll(&f, NULL));
+	EXPECT_EQ(-ECANCELED, status_of(&f));
+	close(f.fd);
 }
 
 TEST_F_TIMEOUT(display, lost_and_read, 180)
@@ -460,14 +517,13 @@ TEST_F_TIMEOUT(display, lost_when_merged, 180)
 	do {
 		lost_start(_metadata, &t, &f);
 		ASSERT_FINE(writeback_start(&self->display, &out, NULL));
-	} while (!in_time(_metadata, &t, &f));
-	ASSERT_FINE(merge(&f, &out, &merged));
-	EXPECT_EQ(1u, still_pending(&merged, 1, 0));
-	EXPECT_FINE(display_destroy(&self->display));
-	ASSERT_EQ(0u, still_pending(&merged, 1, WAIT_MS))
-		TH_LOG("still pending %u ms after its device has gone", WAIT_MS);
-	EXPECT_FINE(use_close(&merged));
-	EXPECT_FINE(use_all(&out));
+		ASSERT_FINE(merge(&f, &out, &merged));
+		EXPECT_FINE(use_all(&out));
+		EXPECT_FINE(display_destroy(&self->display));
+		ASSERT_EQ(0u, still_pending(&merged, 1, WAIT_MS))
+			TH_LOG("still pending %u ms after its device has gone", WAIT_MS);
+		EXPECT_FINE(use_close(&merged));
+	} while (was_done(_metadata, &t, &f));
 	lost_end(_metadata, &f);
 }
 
@@ -662,7 +718,7 @@ TEST_F_TIMEOUT(display, storm, 180)
 			struct storm *s = &storms[i];
 
 			for (j = 0; j < s->n_fences; j++) {
-				if (status_of(&s->fences[j]) == -ENODEV)
+				if (is_lost(status_of(&s->fences[j])))
 					lost++;
 				EXPECT_FINE(use_all(&s->fences[j]));
 			}
