@@ -15,6 +15,7 @@
 #include <linux/file.h>
 #include <linux/mman.h>
 #include <linux/module.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/sync_file.h>
 #include <linux/uaccess.h>
@@ -369,6 +370,9 @@ static void test_file_info_many(struct kunit *test)
 	struct user_mem user;
 	size_t i;
 
+	if (KMALLOC_MAX_SIZE > SZ_16M)
+		kunit_skip(test, "takes too much memory with pages of this size");
+
 	fence = mock_fence(test);
 	array = mock_repeated(test, SHARED_SZ, fence);
 	for (i = 0; i < links; i++)
@@ -533,6 +537,9 @@ static void test_import_shared(struct kunit *test)
 	struct dma_buf *dmabuf;
 	struct user_mem user;
 	size_t i;
+
+	if (KMALLOC_MAX_SIZE > SZ_16M)
+		kunit_skip(test, "takes too much memory with pages of this size");
 
 	exp_info.ops = &mock_dma_buf_ops;
 	exp_info.size = PAGE_SIZE;

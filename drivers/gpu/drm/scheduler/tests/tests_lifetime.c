@@ -131,8 +131,7 @@ static void lifetime_push_out_names(void)
 		if (name)
 			kfree_rcu(name, rcu);
 	}
-	rcu_barrier();
-	msleep(100);
+	kvfree_rcu_barrier();
 }
 
 /*
