@@ -127,7 +127,9 @@ def table(states, base):
             f"on {git('log', '-1', '--format=%s', base)}. "
             f"KUnit on UML with {len(last)} cases, of which "
             f"{sum(v in ok for v in first.values())} pass without the topics and "
-            f"{sum(v in ok for v in last.values())} with all of them.", "",
+            f"{sum(v in ok for v in last.values())} with all of them. "
+            "`make kunit SERIES=none SUITES=CASE` shows one of them fail, "
+            "`make kunit TOPICS=TOPIC SUITES=CASE` shows it pass.", "",
             "| topic | case | without it |", "|---|---|---|"]
     for topic, _ in states[1:]:
         text += [f"| {topic} | {c} | {short_case(v)} |" for c, v in rows.get(topic, [])]
