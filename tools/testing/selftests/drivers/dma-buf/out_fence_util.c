@@ -1230,6 +1230,19 @@ void display_close(struct display *d)
 	d->fd = -1;
 }
 
+const char *display_turn_off(struct display *d)
+{
+	unsigned int i;
+
+	for (i = 0; i < d->n_pipes; i++) {
+		struct drm_mode_crtc crtc = { .crtc_id = d->pipes[i].crtc };
+
+		if (do_ioctl(d->fd, DRM_IOCTL_MODE_SETCRTC, &crtc))
+			return wrong("SETCRTC: %m");
+	}
+	return NULL;
+}
+
 const char *display_disable(struct display *d)
 {
 	int err;

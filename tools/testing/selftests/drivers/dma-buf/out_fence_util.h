@@ -262,6 +262,8 @@ const char *display_set_mode(struct display *d, unsigned int hz,
 			     struct fence *writeback);
 /* Can it be taken away from who has it open? */
 bool display_can_end_in_use(void);
+/* Turns the outputs off. */
+const char *display_turn_off(struct display *d);
 /* Takes the device away from who has it open. */
 const char *display_disable(struct display *d);
 /* Removes the instance, which has to be disabled. */

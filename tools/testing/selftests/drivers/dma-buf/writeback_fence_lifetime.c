@@ -304,8 +304,30 @@ static const char *is_pending(const struct fence *f)
 
 static bool is_lost(int status)
 {
-	/* the latter where the output was turned off before */
+	/* the latter if the output was turned off before the device went */
 	return status == -ENODEV || status == -ECANCELED;
+}
+
+/* Done or not, it has ended. */
+static void any_end(struct __test_metadata *_metadata, struct fence *f)
+{
+	ASSERT_EQ(0u, still_pending(f, 1, WAIT_MS))
+		TH_LOG("still pending %u ms after its device has gone", WAIT_MS);
+	f->may_be_lost = true;
+	EXPECT_FINE(use_all(f));
+}
+
+/*
+ * Takes the device away from who has it open. Closing the file first would remove
+ * the framebuffers, and wait for the frame in which that is seen.
+ */
+static const char *take_away(struct display *d)
+{
+	const char *why = display_disable(d);
+
+	why = why ?: display_remove(d);
+	display_close(d);
+	return why;
 }
 
 /* The device has gone, and @f, which was pending, has gone with it. */
@@ -377,16 +399,14 @@ static void lost_start(struct __test_metadata *_metadata, struct tries *t,
 	} while (!in_time(_metadata, t, f));
 }
 
-TEST_F_TIMEOUT(display, lost_when_closed, 180)
+TEST_F_TIMEOUT(display, closed_first, 180)
 {
 	struct tries t = { .d = &self->display };
 	struct fence f;
 
-	do {
-		lost_start(_metadata, &t, &f);
-		EXPECT_FINE(display_destroy(&self->display));
-	} while (was_done(_metadata, &t, &f));
-	lost_end(_metadata, &f);
+	lost_start(_metadata, &t, &f);
+	EXPECT_FINE(display_destroy(&self->display));
+	any_end(_metadata, &f);
 }
 
 TEST_F_TIMEOUT(display, lost_when_disabled, 180)
@@ -396,10 +416,7 @@ TEST_F_TIMEOUT(display, lost_when_disabled, 180)
 
 	do {
 		lost_start(_metadata, &t, &f);
-		/* the open DRM file keeps the memory, but not the device */
-		EXPECT_FINE(display_disable(&self->display));
-		EXPECT_FINE(display_remove(&self->display));
-		display_close(&self->display);
+		EXPECT_FINE(take_away(&self->display));
 	} while (was_done(_metadata, &t, &f));
 	EXPECT_EQ(-ENODEV, status_of(&f));
 	lost_end(_metadata, &f);
@@ -414,7 +431,7 @@ TEST_F_TIMEOUT(display, lost_behind_next_commit, 180)
 		lost_start(_metadata, &t, &f);
 		ASSERT_FINE(writeback_start(&self->display, &out, NULL));
 		EXPECT_FINE(use_all(&out));
-		EXPECT_FINE(display_destroy(&self->display));
+		EXPECT_FINE(take_away(&self->display));
 	} while (was_done(_metadata, &t, &f));
 	lost_end(_metadata, &f);
 }
@@ -429,7 +446,7 @@ TEST_F_TIMEOUT(display, lost_both, 180)
 		ASSERT_FINE(writeback_start(&self->display, &out, &f[1]));
 		f[1].may_be_lost = true;
 		EXPECT_FINE(use_all(&out));
-		EXPECT_FINE(display_destroy(&self->display));
+		EXPECT_FINE(take_away(&self->display));
 	} while (was_done(_metadata, &t, &f[0]));
 	lost_end(_metadata, &f[0]);
 	lost_end(_metadata, &f[1]);
@@ -481,8 +498,7 @@ TEST_F_TIMEOUT(display, ended_when_turned_off, 180)
 
 	do {
 		lost_start(_metadata, &t, &f);
-		/* with the file its framebuffers go, and with them the output */
-		display_close(&self->display);
+		ASSERT_FINE(display_turn_off(&self->display));
 	} while (was_done(_metadata, &t, &f));
 	EXPECT_FINE(use_poll(&f, NULL));
 	EXPECT_EQ(-ECANCELED, status_of(&f));
@@ -500,7 +516,7 @@ TEST_F_TIMEOUT(display, lost_and_read, 180)
 		memset(&sum, 0, sizeof(sum));
 		lost_start(_metadata, &t, &f);
 		ASSERT_FINE(readers_start(&readers, &f, 1, false));
-		EXPECT_FINE(display_destroy(&self->display));
+		EXPECT_FINE(take_away(&self->display));
 		sleep_ms(50);
 		EXPECT_FINE(readers_stop(&readers, &sum));
 	} while (was_done(_metadata, &t, &f));
@@ -519,7 +535,7 @@ TEST_F_TIMEOUT(display, lost_when_merged, 180)
 		ASSERT_FINE(writeback_start(&self->display, &out, NULL));
 		ASSERT_FINE(merge(&f, &out, &merged));
 		EXPECT_FINE(use_all(&out));
-		EXPECT_FINE(display_destroy(&self->display));
+		EXPECT_FINE(take_away(&self->display));
 		ASSERT_EQ(0u, still_pending(&merged, 1, WAIT_MS))
 			TH_LOG("still pending %u ms after its device has gone", WAIT_MS);
 		EXPECT_FINE(use_close(&merged));
@@ -559,21 +575,15 @@ static void start_and_die(struct __test_metadata *_metadata, struct display *d,
 	ASSERT_LE(0, f->fd);
 }
 
-TEST_F_TIMEOUT(display, lost_when_killed, 180)
+TEST_F_TIMEOUT(display, killed, 180)
 {
-	struct tries t = { .d = &self->display };
 	struct fence f;
 
-	do {
-		do {
-			/* named after this process, so it is made here */
-			ASSERT_FINE(display_open(&self->display));
-			t.start = now_ns();
-			start_and_die(_metadata, &self->display, &f);
-		} while (!in_time(_metadata, &t, &f));
-		EXPECT_FINE(display_destroy(&self->display));
-	} while (was_done(_metadata, &t, &f));
-	lost_end(_metadata, &f);
+	/* named after this process, so it is made here */
+	ASSERT_FINE(display_open(&self->display));
+	start_and_die(_metadata, &self->display, &f);
+	EXPECT_FINE(display_destroy(&self->display));
+	any_end(_metadata, &f);
 }
 
 /* ---- the device goes in the middle of everything ---- */
@@ -754,7 +764,7 @@ static const char *one_round(struct display *d, unsigned int round)
 	if (!why && round % 4 == 1)
 		why = use_poll(&fences[0], NULL);
 	if (!why)
-		why = display_destroy(d);
+		why = round % 4 == 3 ? take_away(d) : display_destroy(d);
 	if (why)
 		return why;
 	for (i = 0; i < n; i++)
