@@ -430,8 +430,9 @@ TEST_F_TIMEOUT(display, lost_behind_next_commit, 180)
 	do {
 		lost_start(_metadata, &t, &f);
 		ASSERT_FINE(writeback_start(&self->display, &out, NULL));
-		EXPECT_FINE(use_all(&out));
+		/* the next commit is over when the frame is */
 		EXPECT_FINE(take_away(&self->display));
+		EXPECT_FINE(use_all(&out));
 	} while (was_done(_metadata, &t, &f));
 	lost_end(_metadata, &f);
 }
@@ -445,8 +446,8 @@ TEST_F_TIMEOUT(display, lost_both, 180)
 		lost_start(_metadata, &t, &f[0]);
 		ASSERT_FINE(writeback_start(&self->display, &out, &f[1]));
 		f[1].may_be_lost = true;
-		EXPECT_FINE(use_all(&out));
 		EXPECT_FINE(take_away(&self->display));
+		EXPECT_FINE(use_all(&out));
 	} while (was_done(_metadata, &t, &f[0]));
 	lost_end(_metadata, &f[0]);
 	lost_end(_metadata, &f[1]);
@@ -534,8 +535,8 @@ TEST_F_TIMEOUT(display, lost_when_merged, 180)
 		lost_start(_metadata, &t, &f);
 		ASSERT_FINE(writeback_start(&self->display, &out, NULL));
 		ASSERT_FINE(merge(&f, &out, &merged));
-		EXPECT_FINE(use_all(&out));
 		EXPECT_FINE(take_away(&self->display));
+		EXPECT_FINE(use_all(&out));
 		ASSERT_EQ(0u, still_pending(&merged, 1, WAIT_MS))
 			TH_LOG("still pending %u ms after its device has gone", WAIT_MS);
 		EXPECT_FINE(use_close(&merged));
