@@ -6,15 +6,19 @@ MAKEFLAGS += --no-print-directory
 # What may be set on the command line. The scripts get it through the environment.
 known := BASE SERIES TOPICS KSRC ARCH JOBS SUITES TESTS WRITEBACK_FENCE_ROUNDS KCSAN MINUTES SEED \
 	MUTANTS ROUNDS UPDATE CHECKS NOBOOT \
-	TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK SEND CONFIRM
+	TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK PUBLIC SEND CONFIRM
 export $(known)
 
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
 wrong := $(firstword $(filter-out $(known) MAKEFLAGS MAKEOVERRIDES -*-command-variables-*-,$(given)))
 ifneq ($(wrong),)
-$(error there is no variable $(wrong): did you mean $(shell python3 -c 'import difflib, sys; \
-	print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1, 0))' '$(wrong)' $(known))=? 'make help' has them all)
+$(error there is no variable $(wrong)$(shell python3 -c 'import difflib, sys; \
+	print(*(f": did you mean {v}=?" for v in difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1)))' \
+	'$(wrong)' $(known)); 'make help' has them all)
 endif
+
+# Who takes them is checked by run.sh. The environment may have others of these names.
+export GIVEN = $(given)
 
 # Whether TOPICS= makes another tree, selects from the stack, or makes no sense.
 tree boot test kunit: export SCOPE = tree

@@ -6,7 +6,7 @@
 [ -z "$variant" ] || die "clean removes all of build/: leave KSRC, BASE, SERIES and TOPICS out"
 changed=$("$top/scripts/stack.py" changed | head -n 1)
 [ -z "$changed" ] ||
-	die "$changed has changes of its own: commit them and 'make export' keeps them, or remove build/ by hand"
+	die "$changed; or remove build/ by hand"
 # Out of the way first, so that an interrupted clean leaves nothing half there.
 gone=$top/build.rm.$$
 say "removing build/ (minutes on a slow disk)"

@@ -108,6 +108,9 @@ ok fails 'no variable SERIE: did you mean SERIES' tree SERIE=none
 ok fails "no topic 'foo'; use some of: alpha beta gamma lab" kunit TOPICS=foo
 ok fails 'leave TOPICS out, or SERIES' test TOPICS=alpha SERIES=none
 ok fails 'leave SERIES out' sparse SERIES=none
+ok fails 'there is no variable zzz; .make help' tree zzz=1
+ok fails 'MINUTES is for make soak' tree MINUTES=3
+ok fails 'TOPIC is for make mail' export TOPIC=alpha
 ok fails 'use um, arm64 or x86_64' kunit ARCH="'"
 ok fails 'not a Linux source tree' tree KSRC="$repo"
 
@@ -136,7 +139,7 @@ ok [ "$(scripts/stack.py commits alpha)" = base-9.9..alpha ]
 
 it "the first export writes what is generated, the second nothing"
 ok makes 'topics that changed: beta' export
-ok has 'Subject: [PATCH 00/2] beta' patches/beta/0000-cover-letter.patch
+ok has beta patches/beta/cover-letter.txt
 ok [ -x drivers/dma-buf/st-run ]
 ok [ "$(cat MAINTAINERS)" = "$(printf 'FENCE\nM:\tSomebody <some@body>\nF:\tdrivers/dma-buf/\nF:\tDocumentation/fence/')" ]
 save exported
@@ -145,13 +148,19 @@ ok changes
 ok scripts/stack.py export --check
 ok scripts/stack.py verify
 
+it "git am takes what is in the directory of a topic"
+git -C build/linux.git worktree add -q --detach "$tmp/am" base-9.9
+ok git -C "$tmp/am" "${me[@]}" am -q "$repo"/patches/{alpha,beta}/*.patch
+ok git -C "$tmp/am" diff --quiet beta HEAD
+git -C build/linux.git worktree remove -f "$tmp/am"
+
 it "a change of the user stays"
 touch -d '2020-01-01' "$t/drivers/gpu/drm/drm_drv.c"
 edit "$t/$fence" line60 7
 ok grep -q 'using build/linux with your changes' <(scripts/stack.py tree --keep)
 ok fails 'has changes of its own: commit them' tree
 ok fails 'has uncommitted changes' export
-ok [ "$(scripts/stack.py changed)" = build/linux ]
+ok grep -qx 'build/linux has changes of its own: .*' <(scripts/stack.py changed)
 ok has 'int line60 = 7;' "$t/$fence"
 
 it "folded into alpha it changes alpha alone"
@@ -162,6 +171,19 @@ ok changes patches/alpha/0001-fence-Set-line-10.patch
 ok makes 'up to date' tree
 save folded
 
+it "a change on an earlier branch, or on one of the user's, is seen and can be dropped"
+git -C "$t" checkout -q alpha
+git -C "$t" "${me[@]}" commit -q --amend -m 'fence: Another name'
+ok fails 'has changes of its own' tree
+(cd build/linux && eval "$(grep -oE 'git checkout -qf .*' "$tmp/out")")
+ok [ "$(git -C "$t" symbolic-ref --short HEAD)" = lab ]
+ok makes 'up to date' tree
+git -C "$t" checkout -q -b mine
+git -C "$t" "${me[@]}" commit -q --allow-empty -m 'fence: Mine'
+git -C "$t" checkout -q lab
+ok grep -q 'branch mine of build/linux has commits that are nowhere else' <(scripts/stack.py changed)
+git -C "$t" branch -q -D mine
+
 it "somebody else's patch keeps its author, date and trailers"
 git -C "$t" checkout -q alpha
 edit "$t/$fence" line20 2
@@ -169,7 +191,7 @@ git -C "$t" -c user.name=x -c user.email=x@y commit -q -a --author='Änne Other 
 	-m $'fence: Set line 20\n\nReviewed-by: R <r@r.org>\nSigned-off-by: Änne Other <a@other.org>'
 ok git -C "$t" -c user.name=x -c user.email=x@y rebase -q --onto alpha "$(git -C "$t" rev-parse alpha~)" lab
 ok makes 'topics that changed: alpha$' export
-ok changes patches/alpha/0000-cover-letter.patch patches/alpha/0002-fence-Set-line-20.patch
+ok changes patches/alpha/0002-fence-Set-line-20.patch patches/alpha/cover-letter.txt
 ok grep -q '^From: .*<a@other.org>' patches/alpha/0002-*
 ok has 'Date: Wed, 4 Mar 2026 05:06:07 +0100' patches/alpha/0002-fence-Set-line-20.patch
 ok has 'Signed-off-by: Änne Other <a@other.org>' patches/alpha/0002-fence-Set-line-20.patch

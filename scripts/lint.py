@@ -38,7 +38,7 @@ topics = stack.read_series()
 count = 0
 for name, topic in topics.items():
     files, directory = stack.patch_files(name), stack.patches / name
-    cover = directory / "0000-cover-letter.patch"
+    cover = stack.cover_letter(name)
     count += len(files)
     if not files:
         wrong(directory, "has no patches")
@@ -47,10 +47,11 @@ for name, topic in topics.items():
     if len(files) > 1 and not cover.exists():
         wrong(directory, "has several patches and no cover letter")
     if cover.exists():
-        head, text = message(cover)
-        if f"[PATCH 00/{len(files)}] " not in head:
-            wrong(cover, f"is not [PATCH 00/{len(files)}]")
+        title, text = message(cover)
+        if topic.kind == "post" and not re.fullmatch(r"([^\s:]+: )+[A-Z].*", title):
+            wrong(cover, "has no title 'subsystem: What it does' and an empty line")
         body, _, ident = text.rstrip().rpartition("\n")
+        texts(cover, body, 3)
         if not re.fullmatch(rf"change-id: \d{{8}}-dma-fence-{name}-[0-9a-f]{{12}}", ident):
             wrong(cover, f"has no last line 'change-id: 20261126-dma-fence-{name}-' and 12 digits")
         if (lines := len(body.strip().split("\n"))) > MOST_LINES:

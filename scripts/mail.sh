@@ -13,6 +13,8 @@
 #                      sent/TOPIC/v1 that SEND=1 left)
 #   LINK=URL           v1 in an archive
 #   SEND=1             send; CONFIRM=yes answers the question
+# A topic of patches/security goes to security@kernel.org and to maintainers, and to no list.
+#   PUBLIC=1           that is over: it goes to the lists
 # mail-test.sh sets SINK=PORT: mails go to that port of this machine and nowhere else.
 #
 # git format-patch and send-email do it all. b4 would want a branch of its own for each topic, and
@@ -24,11 +26,13 @@ topic=${TOPIC:-}
 version=${VERSION:-1}
 since=${SINCE:-}
 send=${SEND:-}
+public_now=${PUBLIC:-}
 sink=${SINK:-}
 out=$build/outgoing${sink:+-test}/$topic
 
 [[ $version =~ ^[1-9][0-9]?$ ]] || die "VERSION=$version: give a number, up to 99"
 [[ $sink =~ ^[0-9]*$ ]] || die "SINK=$sink: give a port of this machine"
+[[ $public_now =~ ^1?$ ]] || die "PUBLIC=$public_now: PUBLIC=1 is for a topic of patches/security"
 [[ $send =~ ^1?$ ]] || die "SEND=$send: SEND=1 sends, without it nothing is sent"
 for f in CHANGELOG COVER; do
 	[ -z "${!f:-}" ] || [ -s "${!f}" ] || die "$f=${!f}: no such file, or an empty one"
@@ -51,8 +55,11 @@ if [[ $kind != post\ * ]]; then
 		printf '    %-24s %s\n' "$t" "$where"
 	done <<<"$series"
 	[ -n "$topic" ] || die "give one: make mail TOPIC=NAME"
-	die "TOPIC=$topic: ${kind:+is only for this repository}${kind:-no such topic}"
+	[ -z "$kind" ] || die "TOPIC=$topic: is only for this repository"
+	die "TOPIC=$topic: no such topic"
 fi
+
+secret=$([ -n "$public_now" ] || security "$topic")
 
 split() {	# SEPARATOR TEXT: one per line
 	tr "$1" '\n' <<<"$2" | sed 's/^[[:space:]]*//; s/[[:space:]]*$//; /^$/d'
@@ -148,14 +155,11 @@ say_more() {
 	[ -z "${CHANGELOG:-}" ] || { printf '\nChanges since v%d:\n' "$last"; cat "$CHANGELOG"; }
 	[ -z "${LINK:-}" ] || printf '\nv%d: %s\n' "$last" "$LINK"
 }
-cover=$top/patches/$topic/0000-cover-letter.patch
+cover=$(cover_letter "$topic")
 work_git checkout -q -B "$topic"
 if [ "$n" -gt 1 ]; then
 	[ -f "${COVER:-$cover}" ] || die "$n patches and no cover letter: 'make export' writes one"
-	text=$(if [ -n "${COVER:-}" ]; then cat "$COVER"; else
-		title "$topic"
-		sed '1,/^$/d; /^change-id: /d' "$cover" | sed '1s/^./\n&/'
-	fi)
+	text=$(sed '/^change-id: /d' "${COVER:-$cover}")
 	work_git config "branch.$topic.description" "$text"$'\n'"$(say_more)"
 	opts+=(--cover-letter --cover-from-description=subject)
 fi
@@ -164,6 +168,7 @@ work_git format-patch "${opts[@]}" "$from..$topic" >"$logs/mail-format.log" 2>&1
 mails=("$out"/*.patch)
 if [ "$n" = 1 ]; then
 	say_more >"$tmp/more"
+	[ ! -s "$tmp/more" ] || echo >>"$tmp/more"
 	sed -i -e "0,/^---\$/{/^---\$/r $tmp/more" -e '}' "${mails[0]}"
 fi
 ids="change-id: $(change_id "$topic")"
@@ -199,13 +204,17 @@ recipients() {
 			"${patches[@]}" | grep @ >"$tmp/asked"
 		mv "$tmp/asked" "$answer"
 	fi
-	{ split , "${TO:-}"; grep '<' "$answer"; } | awk '!seen[$0]++' >"$tmp/to"
 	{
-		grep -v '<' "$answer" || true
+		[ -z "$secret" ] || echo security@kernel.org
+		split , "${TO:-}"
+		grep '<' "$answer"
+	} | awk '!seen[$0]++' >"$tmp/to"
+	{
+		[ -n "$secret" ] || grep -v '<' "$answer" || true
 		work_git log --format='By: %an <%ae>%n%B' "$from..$to" |
 			sed -nE "s/^(By|Cc|[A-Z][A-Za-z-]*-by): (([^<]*<)?$address>?).*/\\2/p"
-	} | grep -vE "stable(\+.*)?@|[< ]$email>|^$email\$" | grep -vxFf "$tmp/to" |
-		awk '!seen[$0]++' >"$tmp/cc" || true
+	} | grep -vE "stable(\+.*)?@|[< ]$email>|^$email\$${secret:+|@vger\.|@lists\.}" |
+		grep -vxFf "$tmp/to" | awk '!seen[$0]++' >"$tmp/cc" || true
 	cat <(header To "$tmp/to") <(header Cc "$tmp/cc") >"$tmp/headers"
 }
 quietly "$logs/mail-recipients.log" "asking get_maintainer.pl" recipients ||
@@ -216,6 +225,8 @@ for p in "${mails[@]}"; do sed -i -e "0,/^Date: /{/^Date: /r $tmp/headers" -e '}
 # command tells it of nobody.
 mailer=(git -C "$home" send-email --no-thread --confirm=never --8bit-encoding=UTF-8
 	--from="$name <$email>" --to-cmd=true)
+# Nor does it read the tags, of which Cc: stable is one.
+[ -z "$secret" ] || mailer+=(--suppress-cc=body)
 if [ -n "$sink" ]; then
 	# Nor does any configuration, which could name another way out.
 	export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_CEILING_DIRECTORIES=$build
@@ -236,8 +247,8 @@ tags=$(work_git log --format=%B "$from..$to" | grep -c '^Cc: .*stable@' || true)
 [ "$kind" != "post stable" ] || [ "$tags" != 0 ] ||
 	say "warning: the topic is for stable, and no patch has Cc: stable@vger.kernel.org"
 for t in "${needs[@]}"; do say "$t has to be sent before: $(title "$t")"; done
-[ -z "$(security "$topic")" ] ||
-	say "NOT TO A LIST YET, first to security@kernel.org: $(security "$topic")"
+[ -z "$secret" ] ||
+	say "to no list yet, see patches/security; PUBLIC=1 later: $secret"
 if [ -z "$send$sink" ]; then
 	say "nothing was sent: SEND=1 does that"
 	exit 0

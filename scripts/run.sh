@@ -21,9 +21,23 @@ soak.sh:*) die "ARCH=$arch: use um or arm64, or neither for both" ;;
 *) die "ARCH is for 'make kunit' and 'make soak'" ;;
 esac
 [ "$script" != soak.sh ] || [ "$arch" = um ] || groups+=(arm64)
-[ -z "${SUITES:-}" ] || [ "$script" = kunit.sh ] || die "SUITES is for 'make kunit'"
-[ -z "${TESTS:-}" ] || [ "$script" = boot.sh ] || [ "$script" = backport.sh ] ||
-	die "TESTS is for 'make boot' and 'make backport'"
+for v in ${GIVEN:-}; do
+	case $v in
+	SUITES) takers="kunit" ;;
+	TESTS) takers="boot backport" ;;
+	WRITEBACK_FENCE_ROUNDS) takers="boot" ;;
+	KCSAN) takers="boot" ;;
+	MINUTES|SEED) takers="soak" ;;
+	MUTANTS) takers="mutants" ;;
+	ROUNDS|UPDATE) takers="bench" ;;
+	CHECKS) takers="check" ;;
+	NOBOOT) takers="backport" ;;
+	TOPIC|TO|TRAILERS|VERSION|CHANGELOG|COVER|SINCE|LINK|PUBLIC|SEND|CONFIRM) takers="mail mail-test" ;;
+	*) continue ;;
+	esac
+	[[ " $takers " == *" ${script%.*} "* ]] ||
+		die "$v is for make ${takers/ / and make }"
+done
 [ "$script" != bench.sh ] || [ "$base" != 6.12 ] || die "BASE=6.12: bench compares with 6.12 anyway, leave BASE out"
 [ "$script" != mutants.sh ] || "$top/scripts/mutants.sh" --list >/dev/null
 

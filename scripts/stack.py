@@ -146,12 +146,13 @@ def refresh_stack(topics, keep, checkout):
     if mine:
         if not keep:
             not_rebasing(main_tree)
+            if not state:
+                die(f"nobody knows what {short(main_tree)} was made of: remove it, or commit "
+                    "what is yours there and 'make export'")
             die(f"{short(main_tree)} has changes of its own: commit them and 'make export' writes "
-                f"them to patches/; to drop them: git -C {short(main_tree)} reset --hard "
-                f"{state.get('head', 'COMMIT')}" + "".join(
-                    f" && git -C {short(store)} branch -f {t} {c}"
-                for t, c in state.get("branches", {}).items() if rev(f"refs/heads/{t}") != c
-                and t != last(state["branches"])))
+                f"them to patches/. To drop them:\n    cd {short(main_tree)} && git checkout -qf "
+                f"--detach && git fetch -q . '+refs/made/*:refs/heads/*' && git checkout -q "
+                f"{last(state['branches'])}")
         base, end = standing() or rev("refs/series/base"), last(topics)
         if checkout and main_tree.is_dir():
             say(f"using {short(main_tree)} with your changes in it")
@@ -170,6 +171,7 @@ def refresh_stack(topics, keep, checkout):
                 move(main_tree, ends[end], end)
             else:
                 git("branch", "-f", end, ends[end])
+            keep_branches(ends)
             keep_state(main_tree, head=ends[end], want=want, branches=ends)
             n = sum(len(patch_files(t)) for t in ends)
             say(f"{n} patches in {len(ends)} topics, on {git('log', '-1', '--format=%s', base)}")
@@ -190,7 +192,7 @@ class Conflict(Exception):
 def pick(base, chosen, name="", partly=(), verbose=True):
     """git cherry-pick of commits: (topic, commit) in order. Returns the last one. Of topics that
     are there only PARTLY, with their tests, documentation that does not apply is left out."""
-    taken = {}
+    taken, left_out = {}, set()
     with scratch(base) as run:
         for topic, commit in chosen:
             taken.setdefault(topic, 0)
@@ -203,6 +205,7 @@ def pick(base, chosen, name="", partly=(), verbose=True):
                     raise Conflict(topic, commit, files[:3])
                 say(f"left out, as it describes what is not there: {commit.subject}")
                 run("cherry-pick", "--skip")
+                left_out.add(topic)
                 continue
             # Nothing is left of it, or else something is wrong.
             if run("rev-parse", "-q", "--verify", "CHERRY_PICK_HEAD", rc=True).returncode:
@@ -210,7 +213,7 @@ def pick(base, chosen, name="", partly=(), verbose=True):
             run("cherry-pick", "--skip")
             if verbose:
                 say(f"skipped, the tree has it already: {commit.subject}")
-        for topic in (t for t, n in taken.items() if not n and verbose):
+        for topic in (t for t, n in taken.items() if not n and verbose and t not in left_out):
             say(f"nothing is left of topic {topic}: the tree has all of it")
         if verbose:
             say(f"{sum(taken.values())} patches, {len(chosen) - sum(taken.values())} skipped, "
@@ -337,10 +340,21 @@ def env(mode=""):
 
 
 def list_changed(mode=""):
+    """What would be lost with build/, and how to keep it."""
     for state in sorted(build.glob("linux*.applied")):
         there = Path(str(state)[:-len(".applied")])
         if changed(there) or there.is_dir() and git("status", "--porcelain", at=there):
-            print(short(there))
+            print(f"{short(there)} has changes of its own:",
+                  "commit them and 'make export' keeps them" if there == main_tree else
+                  "'make export' does not take them, format-patch keeps them")
+    if not store.is_dir():
+        return
+    known_ones = [r for r in git("for-each-ref", "--format=%(refname)").split("\n")
+                  if r and not r.startswith("refs/heads/") or r[11:] in read_series()]
+    for name in git("for-each-ref", "--format=%(refname:short)", "refs/heads").split("\n"):
+        if name and git("rev-list", "-1", f"refs/heads/{name}", "--not", *known_ones):
+            print(f"branch {name} of {short(main_tree)} has commits that are nowhere else:",
+                  "format-patch keeps them")
 
 
 def main():

@@ -36,21 +36,12 @@ def patches_of(topic, before, end, exact):
 
 
 def cover_of(topic, count):
-    """The cover letter with the right number of patches. It is written by hand."""
-    path = patches / topic / "0000-cover-letter.patch"
+    """The cover letter: title, empty line, text, change-id. It is written by hand."""
+    path = cover_letter(topic)
     if count < 2:
         return {}
     ident = f"change-id: 20261126-dma-fence-{topic}-{hashlib.sha1(topic.encode()).hexdigest()[:12]}"
-    text = path.read_text() if path.exists() else (
-        f"From: {ours}\nDate: Thu, 1 Jan 2026 00:00:00 +0000\n"
-        f"Subject: [PATCH 00/{count}] {topic}\n\n{ident}\n")
-    text, n = re.subn(r"(?m)^Subject: \[PATCH 00/\d+\]", f"Subject: [PATCH 00/{count}]", text, 1)
-    if not n:
-        die(f"{short(path)}: give it a Subject: [PATCH 00/{count}] title")
-    lines = text.partition("\n\n")[2].split("change-id: ")[0].strip().split("\n")
-    if len(lines) > 60:
-        die(f"{short(path)} has {len(lines)} lines of text: 60 are enough")
-    return {path.name: text.encode()}
+    return {path.name: path.read_bytes() if path.exists() else f"{topic}\n\n{ident}\n".encode()}
 
 
 def series_file(topics, dropped):
@@ -59,7 +50,6 @@ def series_file(topics, dropped):
     for line in (patches / "series").read_text().splitlines():
         words = line.split("#")[0].split()
         if words and words[0] in dropped:
-            say(f"topic {words[0]} is empty: it is dropped from patches/")
             continue
         if words and any(t in dropped for t in topics[words[0]].direct) and words[4] != "*":
             needs = [t for t in words[4].split(",") if t not in dropped]
@@ -84,7 +74,7 @@ def added_files(base):
 def differences(files, topics):
     """What to write, and what to remove. What git does not know of is somebody else's."""
     there = git("ls-files", "--", *PLACES, at=top, rc=True).stdout.decode().split("\n")[:-1]
-    there += [short(p) for t in topics for p in (patches / t).glob("0*.patch")]
+    there += [short(p) for t in topics for p in [*patch_files(t), cover_letter(t)]]
     return ([n for n, data in files.items()
              if not (top / n).is_file() or (top / n).read_bytes() != data],
             sorted({n for n in there if (top / n).exists()} - files.keys()))
@@ -119,7 +109,8 @@ def write(files, topics, dropped):
     touched = sorted({n.split("/")[1] for n in [*new, *gone] if n.count("/") > 1
                       and n.startswith("patches/")} - {*dropped})
     say(f"{len(new)} files written, {len(gone)} removed; topics that changed: "
-        + (" ".join(touched) or "none"))
+        + (" ".join(touched) or "none")
+        + (f"; dropped: {' '.join(dropped)}" if dropped else ""))
 
 
 def export(mode=""):
@@ -172,4 +163,5 @@ def export(mode=""):
     set_branches(made, ends, base)
     # The same files, so that only the name of the commit is another one.
     git("update-ref", f"refs/heads/{last(made)}", made[last(made)])
+    keep_branches(made)
     keep_state(main_tree, head=made[last(made)], branches=made, want=wanted(read_series()))

@@ -136,7 +136,11 @@ def patch_files(topic, root=patches):
         if numbers.count(n) > 1:
             die(f"patches/{topic} has two patches with the number {n}: "
                 "'git status patches' says which is left over")
-    return [p for p in found if not p.name.startswith("0000-")]
+    return found
+
+
+def cover_letter(topic):
+    return patches / topic / "cover-letter.txt"
 
 
 def digest(files):
@@ -215,6 +219,16 @@ def state_of(tree):
         return json.loads(Path(f"{tree}.applied").read_text())
     except (OSError, ValueError):
         return {}
+
+
+def keep_branches(ends):
+    """The branches as they are made of patches/, so that 'make tree' can say how to get them back."""
+    old = git("for-each-ref", "--format=delete %(refname)", "refs/made")
+    new = "".join(f"update refs/made/{t} {c}\n" for t, c in ends.items())
+    subprocess.run(["git", "update-ref", "--stdin"], cwd=store, env=clean_env, check=True,
+                   input=f"{old}\n".lstrip().encode())
+    subprocess.run(["git", "update-ref", "--stdin"], cwd=store, env=clean_env, check=True,
+                   input=new.encode())
 
 
 def keep_state(tree, **state):

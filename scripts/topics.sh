@@ -4,21 +4,25 @@
 # to apply patches in. Functions with a TOP read TOP/patches, this repository's or an older one.
 
 topic_patches() {	# TOP TOPIC
-	find "$1/patches/$2" -maxdepth 1 -name '[0-9]*.patch' ! -name '0000-*' | sort
-}
-
-# Where the title is: in the cover letter, which a single patch does not have.
-topic_head() {	# TOPIC
-	find "$top/patches/$1" -maxdepth 1 -name '[0-9]*.patch' | sort | head -n 1
+	find "$1/patches/$2" -maxdepth 1 -name '[0-9]*.patch' | sort
 }
 
 # FILE; with -k as it is in the mail, with [PATCH].
 subject() { git mailinfo ${2:+"$2"} /dev/null /dev/null <"$1" | sed -n 's/^Subject: //p'; }
-title() { subject "$(topic_head "$1")"; }
+
+# Of a topic: the first line of its cover letter, which a single patch does not have.
+cover_letter() { echo "$top/patches/$1/cover-letter.txt"; }
+title() {	# TOPIC
+	if [ -f "$(cover_letter "$1")" ]; then
+		head -n 1 "$(cover_letter "$1")"
+	else
+		subject "$(topic_patches "$top" "$1" | head -n 1)"
+	fi
+}
 
 # The change-id of b4. A single patch has no place to keep one in, so it follows from the name.
 change_id() {	# TOPIC
-	sed -n 's/^change-id: //p' "$(topic_head "$1")" | tail -n 1 | grep . ||
+	sed -n 's/^change-id: //p' "$(cover_letter "$1")" 2>/dev/null | tail -n 1 | grep . ||
 		echo "20261126-dma-fence-$1-$(printf %s "$1" | sha1sum | cut -c1-12)"
 }
 
@@ -59,7 +63,8 @@ apply() {
 		if ! work_git am -q -3 --keep-non-patch .git/signed >"$logs/am.log" 2>&1; then
 			work_git am --abort
 			work_git apply --check -R "$p" 2>/dev/null || die \
-				"${p#"$top"/} does not apply: $(grep -m 1 '^error' "$logs/am.log")"
+				"${p#"$top"/} does not apply: $(grep -m 1 -E '^CONFLICT|^error: patch failed' "$logs/am.log" ||
+					tail -n 1 "$logs/am.log")"
 		fi
 		[ "$(work_git rev-parse HEAD)" != "$before" ] ||
 			say "skipped, the base has it: $(subject "$p")"
