@@ -175,6 +175,65 @@ static void drm_sched_lifetime_queued(struct kunit *test)
 	kfree(l.name);
 }
 
+static const char *lifetime_foreign_name(struct dma_fence *fence)
+{
+	return "foreign";
+}
+
+static const struct dma_fence_ops lifetime_foreign_ops = {
+	.get_driver_name = lifetime_foreign_name,
+	.get_timeline_name = lifetime_foreign_name,
+};
+
+/*
+ * A job waits for a fence of another device when its entity is killed, and the
+ * scheduler ends. The memory of the scheduler stays, as that of a device does whose
+ * buffers are still open. The name has to stay as long as the job has not finished.
+ */
+static void drm_sched_lifetime_killed(struct kunit *test)
+{
+	struct dma_fence *foreign, *fence;
+	struct lifetime l = {};
+	char name[32];
+
+	foreign = kzalloc_obj(*foreign);
+	KUNIT_ASSERT_NOT_NULL(test, foreign);
+	dma_fence_init(foreign, &lifetime_foreign_ops, NULL,
+		       dma_fence_context_alloc(1), 1);
+
+	l.name = kstrdup(LIFETIME_NAME, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, l.name);
+	l.sched = drm_mock_sched_new_named(test, MAX_SCHEDULE_TIMEOUT, l.name);
+	l.entity = drm_mock_sched_entity_new(test, DRM_SCHED_PRIORITY_NORMAL,
+					     l.sched);
+	l.job = drm_mock_sched_job_new(test, l.entity);
+	KUNIT_ASSERT_EQ(test, 0,
+			drm_sched_job_add_dependency(&l.job->base,
+						     dma_fence_get(foreign)));
+	drm_mock_sched_job_submit(l.job);
+	fence = dma_fence_get(&l.job->base.s_fence->finished);
+
+	migrate_disable();
+	/* Not drm_mock_sched_entity_free(), which waits for the job. */
+	drm_sched_entity_fini(&l.entity->base);
+	drm_mock_sched_fini(l.sched);
+	kfree(l.name);
+	lifetime_push_out_names();
+	migrate_enable();
+
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 0);
+	lifetime_read(fence, name, sizeof(name));
+	KUNIT_EXPECT_STREQ(test, name, LIFETIME_NAME);
+
+	dma_fence_signal(foreign);
+	KUNIT_EXPECT_GT(test, dma_fence_wait_timeout(fence, false, 5 * HZ), 0L);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), -ESRCH);
+	/* Until the job is freed, which the scheduler has to be there for. */
+	flush_work(&l.job->base.work);
+	dma_fence_put(foreign);
+	dma_fence_put(fence);
+}
+
 /*
  * A reader that got the name in time, and looks at it later, or that was about to
  * call the callback.
@@ -355,6 +414,7 @@ static struct kunit_case drm_sched_lifetime_tests[] = {
 	KUNIT_CASE(drm_sched_lifetime_names),
 	KUNIT_CASE(drm_sched_lifetime_canceled),
 	KUNIT_CASE(drm_sched_lifetime_queued),
+	KUNIT_CASE(drm_sched_lifetime_killed),
 	KUNIT_CASE(drm_sched_lifetime_reader),
 	KUNIT_CASE_SLOW(drm_sched_lifetime_race),
 	{}
