@@ -11,7 +11,7 @@
 # patches. A file NOT-NEEDED there says in one line why that kernel does without.
 . "$(dirname "$0")/common.sh"
 
-tests=${TESTS:-out_fence_lifetime fence_module_unload}
+tests=${TESTS:-out_fence_lifetime}
 noboot=${NOBOOT:-0}
 [[ $noboot =~ ^[01]$ ]] || die "NOBOOT=$noboot: use 0 or 1"
 [ -n "$ksrc" ] || [ "$base" != "$default_base" ] || die "give an older kernel: BASE=7.2, or KSRC="
