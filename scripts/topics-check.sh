@@ -50,13 +50,15 @@ recipients() {	# FIRST LAST: addresses, one a line
 }
 
 # The C files that the topic touches and that ARCH is to build, and some that use a header.
+# Those of amd/display get their flags from another directory's Makefile.
 objects() {	# ARCH TOUCHED
 	local header
 	{
 		grep -E '^drivers/.*\.c$' <<<"$2" || true
 		for header in $(grep -E '\.h$' <<<"$2" || true); do
 			git -C "$work" grep -lE "#include [<\"](.*/)?$(basename "$header")[>\"]" -- \
-				drivers/dma-buf 'drivers/gpu/drm/*.c' "$(dirname "$header")" | grep -E '^drivers/.*\.c$' | head -n 12 || true
+				drivers/dma-buf 'drivers/gpu/drm/*.c' ':!drivers/gpu/drm/amd/display' "$(dirname "$header")" |
+				grep -E '^drivers/.*\.c$' | head -n 12 || true
 		done
 	} | sort -u | objects_of "$1"
 }
