@@ -349,8 +349,9 @@ def list_changed(mode=""):
                   "'make export' does not take them, format-patch keeps them")
     if not store.is_dir():
         return
+    topics = read_series()
     known_ones = [r for r in git("for-each-ref", "--format=%(refname)").split("\n")
-                  if r and not r.startswith("refs/heads/") or r[11:] in read_series()]
+                  if r and not r.startswith("refs/heads/") or r[11:] in topics]
     for name in git("for-each-ref", "--format=%(refname:short)", "refs/heads").split("\n"):
         if name and git("rev-list", "-1", f"refs/heads/{name}", "--not", *known_ones):
             print(f"branch {name} of {short(main_tree)} has commits that are nowhere else:",
