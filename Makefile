@@ -84,7 +84,7 @@ check: ## what a maintainer looks at: topics alone, docs, recipients, and that e
 	$(run) "" check.sh
 
 results-topics: ## which test fails on the base and which topic makes it pass: results/topics.md
-	$(run) -t "source build" results.py
+	$(run) -t "source build again" results.py
 
 tree: ## a git work tree, build/linux: the base, then one commit per patch and a branch per topic
 	$(run) "source" stack.py tree

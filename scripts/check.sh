@@ -24,7 +24,8 @@ for c in $checks; do
 	case $c in
 	kernel-doc|sparse-um|sparse-x86_64) groups+=(build) ;;
 	docs) groups+=(build docs) ;;
-	sparse-arm64|topics|bisect) groups+=(build arm64) ;;
+	sparse-arm64) groups+=(build arm64) ;;
+	topics|bisect) groups+=(build arm64 again) ;;
 	coccicheck) groups+=(coccinelle) ;;
 	esac
 done

@@ -9,6 +9,7 @@ no_places=1
 declare -A group=(
 	[source]="git python3 xz-utils"
 	[build]="gcc libc6-dev make flex bison bc libelf-dev libssl-dev python3 perl cpio rsync"
+	[again]="ccache"
 	[arm64]="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-system-arm"
 	[x86_64]="qemu-system-x86"
 	[coccinelle]="coccinelle"

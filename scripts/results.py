@@ -6,8 +6,8 @@ All test patches are on the base, and all suites run on UML, each in a boot of i
 topics come one after the other, and after each that changes what UML builds the suites run that had
 a case failing before, as long as there are any. All run again with all topics. Where a suite is not
 clean its cases run in boots of their own, so that a splat counts for the case that made it. What a
-kernel said is kept by its source, so that an interrupted run goes on. The table is
-results/topics.md.
+kernel said is kept by what was built, so that an interrupted run goes on, and a change of something
+else does not count. The table is results/topics.md.
 The selftests in userspace want modules and devices that UML lacks: 'make boot' runs them.
 """
 
@@ -32,9 +32,12 @@ def bash(script, *args):
 
 
 def build_kernel(commit):
+    """Returns what tells one kernel from another."""
     bash('own_tree "$1" "$2" >&2', work, commit)
-    bash('cd "$1"; quietly "$logs/results-build.log" "building the KUnit kernel" '
+    bash('cd "$1"; . "$top/scripts/objects.sh"; same_objects; '
+         'quietly "$logs/results-build.log" "building the KUnit kernel" '
          '$kunit build --build_dir="$2" --kunitconfig="$3" --jobs="$jobs" >&2', work, out, config)
+    return git("hash-object", out / "linux")
 
 
 def boot(glob, seconds):
@@ -69,14 +72,24 @@ def cases():
     return [f"{s}.{c}" for s, c in names if any(g.fullmatch(s) for g in globs)]
 
 
+def known(kernel):
+    """Where it is kept which suites ran, and what their cases said."""
+    path = kept / f"{kernel}.json"
+    return path, *(json.loads(path.read_text()) if path.exists() else ([], {}))
+
+
 def verdicts(commit, suites=None):
     """{case: verdict} of a stack, of some suites, from what is kept or from a run."""
-    tree = git("rev-parse", f"{commit}^{{tree}}")
-    path = kept / f"{tree}-{git('hash-object', config)}.json"
-    have, result = json.loads(path.read_text()) if path.exists() else ([], {})
+    tree = kept / f"{git('rev-parse', f'{commit}^{{tree}}')}-{git('hash-object', config)}"
+    if tree.exists():
+        path, have, result = known(tree.read_text())
+        if "all" in have or suites is not None and suites <= set(have):
+            return result
+    kernel = build_kernel(commit)
+    tree.write_text(kernel)
+    path, have, result = known(kernel)
     if "all" in have or suites is not None and suites <= set(have):
         return result
-    build_kernel(commit)
     there = cases() or die(f"no KUnit case was found; see {short(logs)}/results-build.log")
     for suite in dict.fromkeys(c.split(".")[0] for c in there):
         if suite in have or suites is not None and suite not in suites:
