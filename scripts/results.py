@@ -157,7 +157,7 @@ def main():
     open_store()
     base = standing() or die("there is no work tree yet: run 'make tree' first")
     kept.mkdir(exist_ok=True)
-    config.write_text((top / "configs/kunit-uml.config").read_text())
+    config.write_text("\n".join(bash('. "$top/scripts/objects.sh"; uml_config')) + "\n")
     lines = commits(topics, base)
     steps = [t for t in topics if topics[t].kind == "post" and concerns_uml(t, lines)]
 

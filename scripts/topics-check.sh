@@ -79,13 +79,13 @@ build_objects() (	# ARCH FILE...
 	make -k -C "$work" ARCH="$arch" O="$out" -j"$jobs" W=1 C=1 CHECK="$build/tools/bin/sparse" "${list[@]}"
 )
 
-# The objects that make says it could not make, or that it stopped before.
+# The objects that make says it could not make; or, if it says of none, that it failed.
 broken() {	# LOG
-	sed -nE 's/^make.*\*\*\* \[.*: (drivers\/.*\.o)\] Error.*/\1/p' "$1" | sort -u | grep . || echo "everything"
+	sed -nE 's/^make.*\*\*\* \[.*: (drivers\/.*\.o)\] Error.*/\1/p' "$1" | sort -u | grep . || echo "nothing, ${1##*.}"
 }
 
 # Some files want a configuration that the architecture does not have: what did not build
-# before the topic need not after it, and is not counted.
+# before the topic need not after it, and is not counted, unless the topic touches it.
 compare_objects() {	# TOPIC ARCH FILE...
 	local topic=$1 arch=$2 log=$logs/topics-$1-$2 commit new
 	shift 2
@@ -99,7 +99,10 @@ compare_objects() {	# TOPIC ARCH FILE...
 		join_messages <"$log.$commit" | messages "$work" >"$log.$commit.messages"
 	done
 	files=$((files + $# - $(wc -l <"$log.before.broken")))
-	new=$(comm -13 "$log.before.broken" "$log.after.broken")
+	new=$({
+		comm -13 "$log.before.broken" "$log.after.broken"
+		grep -xFf <(sed -n 's/\.c$/.o/p' <<<"$touched") "$log.after.broken" || true
+	} | sort -u)
 	[ -z "$new" ] || problem "does not build for $arch, log: ${log#"$top"/}.after" \
 		"$new"$'\n'"$(grep -aE 'error: |\*\*\* ' "$log.after" || tail -n 5 "$log.after")"
 	new=$(comm -13 "$log.before.messages" "$log.after.messages")
