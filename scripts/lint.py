@@ -54,6 +54,9 @@ for name, topic in topics.items():
         texts(cover, body, 3)
         if not re.fullmatch(rf"change-id: \d{{8}}-dma-fence-{name}-[0-9a-f]{{12}}", ident):
             wrong(cover, f"has no last line 'change-id: 20261126-dma-fence-{name}-' and 12 digits")
+        for line in body.split("\n"):
+            if len(line) > 75 and " " in line.strip() and "://" not in line:
+                wrong(cover, f"has a line of more than 75 characters: {line[:40]}...")
         if (lines := len(body.strip().split("\n"))) > MOST_LINES:
             wrong(cover, f"has {lines} lines of text: {MOST_LINES} are enough")
     for path in files:
