@@ -3,8 +3,8 @@
  * KUnit tests for the lifetime of a dma_fence: what it may touch of its issuer,
  * and until when.
  *
- * A mock issuer keeps its lock, its names and, if the fence detaches, its ops
- * table in one heap allocation. It frees that as early as the contract in
+ * A mock issuer keeps its names and, if the fence detaches, its ops table in one
+ * heap allocation. It frees that as early as the contract in
  * dma-fence.h allows: one RCU grace period after the fence was signaled. Any
  * access after that is a use-after-free, which KASAN turns into a failure of
  * the case. Without KASAN most of them go unnoticed and only the results are
@@ -57,18 +57,14 @@ static_assert(sizeof(struct dma_fence) <= 64);
 /* The kinds of issuer that there are. */
 struct issuer_kind {
 	const char *name;
-	bool inline_lock;
 	bool release;		/* has ->release(), never detaches */
 	bool wait;		/* has ->wait(), never detaches */
 };
 
 static const struct issuer_kind issuer_kinds[] = {
-	{ .name = "external lock, detaching" },
-	{ .name = "external lock, release", .release = true },
-	{ .name = "external lock, wait", .wait = true },
-	{ .name = "inline lock, detaching", .inline_lock = true },
-	{ .name = "inline lock, release", .inline_lock = true, .release = true },
-	{ .name = "inline lock, wait", .inline_lock = true, .wait = true },
+	{ .name = "detaching" },
+	{ .name = "release", .release = true },
+	{ .name = "wait", .wait = true },
 };
 
 KUNIT_ARRAY_PARAM_DESC(issuer_kind, issuer_kinds, name);
@@ -86,13 +82,8 @@ struct power {
 };
 
 struct mock_issuer {
-	/*
-	 * First, as KASAN takes notes at the beginning of freed memory. A kernel
-	 * that still takes the lock shall be reported, not spin on a note.
-	 */
 	char driver_name[32];
 	char timeline_name[32];
-	spinlock_t lock;	/* external lock of the fences */
 	struct dma_fence_ops ops;
 	bool done;		/* what ->signaled() says */
 	atomic_t inside;	/* calls of slow name callbacks */
@@ -209,7 +200,6 @@ static struct mock_issuer *issuer_alloc(void)
 	if (!issuer)
 		return NULL;
 
-	spin_lock_init(&issuer->lock);
 	issuer->ops = detaching_ops;
 	strscpy(issuer->driver_name, "mock-driver");
 	strscpy(issuer->timeline_name, "mock-timeline");
@@ -236,9 +226,7 @@ static void fence_init(struct mock_fence *fence, struct mock_issuer *issuer,
 		ops = &wait_ops;
 
 	fence->issuer = issuer;
-	dma_fence_init(&fence->base, ops,
-		       kind->inline_lock ? NULL : &issuer->lock,
-		       dma_fence_context_alloc(1), 1);
+	dma_fence_init(&fence->base, ops, NULL, dma_fence_context_alloc(1), 1);
 }
 
 static struct dma_fence *fence_alloc(struct mock_issuer *issuer,
@@ -875,6 +863,72 @@ static void barrier_sleeping_wait(struct kunit *test)
 }
 
 /*
+ * A signaler without a reference, as an interrupt handler that finds the fence on
+ * a list may be, and at the same time the last reference is dropped. The moment
+ * before the flag is set is too short to hit, so it is done by hand: the ops are
+ * detached, and the timestamp has replaced the list.
+ */
+static int reference_dropper(void *arg)
+{
+	struct slow_signal *slow = arg;
+
+	current->kunit_test = slow->test;
+	WRITE_ONCE(slow->entered, true);
+	dma_fence_put(slow->fence);
+	WRITE_ONCE(slow->done, true);
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
+
+	return 0;
+}
+
+static void released_while_signaling(struct kunit *test)
+{
+	struct slow_signal slow = { .test = test };
+	const struct issuer_kind *kind = test->param_value;
+	struct counted_cb cb = {};
+	unsigned long flags;
+	bool waited;
+
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "requires at least 2 CPUs");
+
+	slow.issuer = issuer_create(test);
+	slow.fence = fence_create(test, slow.issuer, kind);
+	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(slow.fence, &cb.base,
+							count_callback));
+	slow.task = kthread_create(reference_dropper, &slow, "dma-fence-dropper");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, slow.task);
+
+	kunit_warning_suppress(test) {
+		migrate_disable();
+		kthread_bind(slow.task, cpumask_any_but(cpu_online_mask,
+							smp_processor_id()));
+		rcu_read_lock();
+		dma_fence_lock_irqsave(slow.fence, flags);
+		list_del_init(&cb.base.node);
+		slow.fence->timestamp = ktime_get();
+		if (!kind->release && !kind->wait)
+			RCU_INIT_POINTER(slow.fence->ops, NULL);
+
+		wake_up_process(slow.task);
+		while (!READ_ONCE(slow.entered))
+			cpu_relax();
+		mdelay(5);
+		waited = !READ_ONCE(slow.done);
+		set_bit(DMA_FENCE_FLAG_SIGNALED_BIT, &slow.fence->flags);
+		dma_fence_unlock_irqrestore(slow.fence, flags);
+		rcu_read_unlock();
+		migrate_enable();
+
+		kthread_stop(slow.task);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 0);
+	}
+	KUNIT_EXPECT_TRUE(test, waited);
+	issuer_die(slow.issuer);
+}
+
+/*
  * The status tells that the fence is signaled, not that its callbacks have
  * returned, and does not wait for them.
  */
@@ -953,8 +1007,7 @@ static void owned_fence_freed_after_wait(struct kunit *test)
 
 /*
  * The same with a signaler that has signaled under the lock and keeps the lock
- * for a while. An external one does not concern the waiter any more. An inline
- * one is part of the memory that the waiter is about to free.
+ * for a while, which is part of the memory that the waiter is about to free.
  */
 static int owned_fence_slow_signaler(void *arg)
 {
@@ -1003,59 +1056,6 @@ static void owned_fence_freed_under_lock(struct kunit *test)
 
 	kthread_stop(slow.task);
 	issuer_die(slow.issuer);
-}
-
-/*
- * And the same with the signaler between the completion and the unlock. That is
- * too short to hit, so here the memory is reused a little early, by a callback:
- * the signaler must drop the lock that it took, not the one that it finds now.
- */
-struct reused_fence {
-	struct dma_fence_cb cb;
-	spinlock_t lock;	/* where the memory points to from then on */
-};
-
-static void reuse_fence(struct dma_fence *fence, struct dma_fence_cb *cb)
-{
-	fence->extern_lock = &container_of(cb, struct reused_fence, cb)->lock;
-}
-
-static void unlock_without_fence(struct kunit *test)
-{
-	const struct issuer_kind *kind = test->param_value;
-	struct reused_fence reused = {};
-	bool still_locked, other_unlocked;
-	struct mock_issuer *issuer;
-	struct dma_fence *fence;
-
-	if (!IS_ENABLED(CONFIG_SMP))
-		kunit_skip(test, "requires CONFIG_SMP");
-	if (IS_ENABLED(CONFIG_PREEMPT_RT))
-		kunit_skip(test, "the lock of a fence sleeps");
-	if (kind->inline_lock)
-		kunit_skip(test, "an inline lock is part of the fence");
-
-	issuer = issuer_create(test);
-	fence = fence_create(test, issuer, kind);
-	spin_lock_init(&reused.lock);
-	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &reused.cb,
-							reuse_fence));
-
-	/* The lock of a fence is irq-safe. */
-	local_irq_disable();
-	spin_lock(&reused.lock);
-	dma_fence_signal(fence);
-	other_unlocked = spin_trylock(&reused.lock);
-	still_locked = !spin_trylock(&issuer->lock);
-	spin_unlock(&issuer->lock);
-	spin_unlock(&reused.lock);
-	local_irq_enable();
-
-	KUNIT_EXPECT_FALSE(test, still_locked);
-	KUNIT_EXPECT_FALSE(test, other_unlocked);
-	fence->extern_lock = &issuer->lock;
-	issuer_die(issuer);
-	dma_fence_put(fence);
 }
 
 /*
@@ -1484,10 +1484,10 @@ static struct kunit_case dma_fence_lifetime_cases[] = {
 	ISSUER_CASE(barrier_wait),
 	ISSUER_CASE(barrier_signal),
 	ISSUER_CASE(barrier_sleeping_wait),
+	ISSUER_CASE(released_while_signaling),
 	ISSUER_CASE(status_does_not_wait),
 	ISSUER_CASE(owned_fence_freed_after_wait),
 	ISSUER_CASE(owned_fence_freed_under_lock),
-	ISSUER_CASE(unlock_without_fence),
 	ISSUER_CASE(race_watch_signal),
 	KUNIT_CASE_PARAM_ATTR(race_signal_names, issuer_kind_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),

@@ -40,7 +40,6 @@ struct lockdep_fence {
 	bool (*enable)(struct lockdep_fence *fence);
 	struct dma_fence_cb cb;
 	struct dma_fence *other;	/* what callback or ->enable is about */
-	spinlock_t *lock;		/* of the driver, or of the fence */
 };
 
 static struct lockdep_fence *to_lockdep_fence(struct dma_fence *fence)
@@ -68,13 +67,12 @@ static bool lockdep_enable_signaling(struct dma_fence *fence)
 static const struct dma_fence_ops gpu_ops = { LOCKDEP_OPS };
 static const struct dma_fence_ops display_ops = { LOCKDEP_OPS };
 
-static struct lockdep_fence *gpu_fence(struct kunit *test, spinlock_t *lock)
+static struct lockdep_fence *gpu_fence(struct kunit *test)
 {
 	struct lockdep_fence *f = kzalloc_obj(*f);
 
 	KUNIT_ASSERT_NOT_NULL(test, f);
-	f->lock = lock;
-	dma_fence_init(&f->base, &gpu_ops, lock, dma_fence_context_alloc(1), 1);
+	dma_fence_init(&f->base, &gpu_ops, NULL, dma_fence_context_alloc(1), 1);
 	return f;
 }
 
@@ -124,7 +122,7 @@ static int lockdep_quiet_init(struct kunit *test)
 /* A job of the GPU is done, and with it a frame. */
 static void nested_signal(struct kunit *test)
 {
-	struct lockdep_fence *gpu = gpu_fence(test, NULL);
+	struct lockdep_fence *gpu = gpu_fence(test);
 	struct lockdep_fence *display = display_fence(test);
 
 	lockdep_add_callback(test, gpu, &display->base);
@@ -138,7 +136,7 @@ static void nested_signal(struct kunit *test)
 
 static void nested_enable_signaling(struct kunit *test)
 {
-	struct lockdep_fence *gpu = gpu_fence(test, NULL);
+	struct lockdep_fence *gpu = gpu_fence(test);
 	struct lockdep_fence *display = display_fence(test);
 
 	gpu->enable = enable_arms_other;
@@ -158,8 +156,8 @@ static void signal_in_turn(struct kunit *test)
 	struct lockdep_fence *fence[3];
 	unsigned int i;
 
-	fence[0] = gpu_fence(test, NULL);
-	fence[1] = gpu_fence(test, NULL);
+	fence[0] = gpu_fence(test);
+	fence[1] = gpu_fence(test);
 	fence[2] = display_fence(test);
 
 	for (i = 0; i < ARRAY_SIZE(fence); i++) {
@@ -183,7 +181,7 @@ static void signal_in_turn(struct kunit *test)
 static void containers(struct kunit *test)
 {
 	struct dma_fence **fences = kzalloc_objs(*fences, 2);
-	struct lockdep_fence *gpu = gpu_fence(test, NULL);
+	struct lockdep_fence *gpu = gpu_fence(test);
 	struct lockdep_fence *display = display_fence(test);
 	struct dma_fence_chain *chain = dma_fence_chain_alloc();
 	struct dma_fence_array *array;
@@ -214,8 +212,8 @@ static void containers(struct kunit *test)
  */
 static void module_gone(struct kunit *test)
 {
-	struct lockdep_fence *gpu = gpu_fence(test, NULL);
-	struct lockdep_fence *other = gpu_fence(test, NULL);
+	struct lockdep_fence *gpu = gpu_fence(test);
+	struct lockdep_fence *other = gpu_fence(test);
 	unsigned int *site = kzalloc_obj(*site);
 	char *name = kstrdup("unloaded: &ops", GFP_KERNEL);
 	struct dma_fence_cb cb = {};
@@ -254,8 +252,8 @@ static void classes(struct kunit *test)
 {
 	struct lockdep_fence *gpu[2], *display;
 
-	gpu[0] = gpu_fence(test, NULL);
-	gpu[1] = gpu_fence(test, NULL);
+	gpu[0] = gpu_fence(test);
+	gpu[1] = gpu_fence(test);
 	display = display_fence(test);
 
 	KUNIT_EXPECT_PTR_EQ(test, gpu[0]->base.inline_lock.dep_map.key,
@@ -358,7 +356,7 @@ static bool enable_takes_lock(struct lockdep_fence *f)
  */
 static void list_lock(struct kunit *test)
 {
-	struct lockdep_fence *gpu = gpu_fence(test, NULL);
+	struct lockdep_fence *gpu = gpu_fence(test);
 	unsigned long flags;
 
 	expect_report("possible circular locking dependency detected");
@@ -380,7 +378,7 @@ static void two_issuers(struct kunit *test)
 	unsigned int i;
 
 	for (i = 0; i < 2; i++) {
-		gpu[i] = gpu_fence(test, NULL);
+		gpu[i] = gpu_fence(test);
 		display[i] = display_fence(test);
 	}
 	expect_report("possible circular locking dependency detected");
@@ -403,8 +401,8 @@ static void one_issuer(struct kunit *test)
 {
 	struct lockdep_fence *gpu[2];
 
-	gpu[0] = gpu_fence(test, NULL);
-	gpu[1] = gpu_fence(test, NULL);
+	gpu[0] = gpu_fence(test);
+	gpu[1] = gpu_fence(test);
 	expect_report("possible recursive locking detected");
 	lockdep_add_callback(test, gpu[0], &gpu[1]->base);
 	dma_fence_signal(&gpu[0]->base);
@@ -439,7 +437,7 @@ static void sleep_in_enable_signaling(struct kunit *test)
 		kunit_skip(test, "requires CONFIG_DEBUG_ATOMIC_SLEEP");
 
 	expect_report("sleeping function called from invalid context");
-	gpu = gpu_fence(test, NULL);
+	gpu = gpu_fence(test);
 	gpu->enable = enable_sleeps;
 	dma_fence_enable_signaling(&gpu->base);
 	dma_fence_signal(&gpu->base);
@@ -477,7 +475,7 @@ static void sleep_in_name(struct kunit *test)
 
 static void name_without_rcu(struct kunit *test)
 {
-	struct lockdep_fence *gpu = gpu_fence(test, NULL);
+	struct lockdep_fence *gpu = gpu_fence(test);
 
 	expect_report("suspicious RCU usage");
 	dma_fence_driver_name(&gpu->base);
@@ -485,30 +483,12 @@ static void name_without_rcu(struct kunit *test)
 	dma_fence_put(&gpu->base);
 }
 
-/* An external lock that the issuer does not hold. */
 static void signal_without_lock(struct kunit *test)
 {
-	struct lockdep_fence *gpu = gpu_fence(test, &list_lock_lock);
+	struct lockdep_fence *gpu = gpu_fence(test);
 
 	expect_report("at dma_fence_signal_timestamp_locked");
 	dma_fence_signal_locked(&gpu->base);
-	dma_fence_put(&gpu->base);
-}
-
-/* A consumer that waits for callbacks by the lock, as if it were still there. */
-static void lock_after_signal(struct kunit *test)
-{
-	struct lockdep_fence *gpu;
-	unsigned long flags;
-
-	if (!IS_ENABLED(CONFIG_DMABUF_DEBUG))
-		kunit_skip(test, "requires CONFIG_DMABUF_DEBUG");
-
-	expect_report("external lock of a fence used after it signaled");
-	gpu = gpu_fence(test, &list_lock_lock);
-	dma_fence_signal(&gpu->base);
-	dma_fence_lock_irqsave(&gpu->base, flags);
-	dma_fence_unlock_irqrestore(&gpu->base, flags);
 	dma_fence_put(&gpu->base);
 }
 
@@ -527,7 +507,7 @@ static void signal_in_enable_signaling(struct kunit *test)
 		kunit_skip(test, "requires CONFIG_DMABUF_DEBUG");
 
 	expect_report("signaled the fence");
-	gpu = gpu_fence(test, NULL);
+	gpu = gpu_fence(test);
 	gpu->enable = enable_signals;
 	KUNIT_EXPECT_EQ(test, dma_fence_add_callback(&gpu->base, &gpu->cb,
 						     lockdep_callback),
@@ -550,7 +530,7 @@ static bool enable_drops_lock(struct lockdep_fence *f)
 
 static void drop_lock_in_enable_signaling(struct kunit *test)
 {
-	struct lockdep_fence *gpu = gpu_fence(test, NULL);
+	struct lockdep_fence *gpu = gpu_fence(test);
 
 	expect_report("releasing a pinned lock");
 	gpu->enable = enable_drops_lock;
@@ -568,7 +548,6 @@ static struct kunit_case violation_cases[] = {
 	KUNIT_CASE(sleep_in_name),
 	KUNIT_CASE(name_without_rcu),
 	KUNIT_CASE(signal_without_lock),
-	KUNIT_CASE(lock_after_signal),
 	KUNIT_CASE(signal_in_enable_signaling),
 	KUNIT_CASE(drop_lock_in_enable_signaling),
 	KUNIT_CASE(two_issuers),
