@@ -14,27 +14,17 @@
 #include <linux/kthread.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
-#include <linux/spinlock.h>
+
+/* The suite also runs on kernels whose fences take a lock, to see what it finds. */
+#ifndef dma_fence_init_once
+#define dma_fence_init(fence, ops, context, seqno) \
+	dma_fence_init(fence, ops, NULL, context, seqno)
+#endif
 
 #define MEMBERS		4
 #define RACE_ROUNDS	100
 #define RACE_MOST	20000	/* rounds, if a race is shy */
 #define TIMEOUT		(10 * HZ)
-
-/* Issuers lock each fence by itself, or all of them together. */
-struct lock_kind {
-	const char *name;
-	bool shared;
-};
-
-static const struct lock_kind lock_kinds[] = {
-	{ .name = "inline locks" },
-	{ .name = "one lock for all", .shared = true },
-};
-
-KUNIT_ARRAY_PARAM_DESC(lock_kind, lock_kinds, name);
-
-static DEFINE_SPINLOCK(shared_lock);
 
 struct member {
 	struct dma_fence base;	/* first, so that it is freed by default */
@@ -78,7 +68,6 @@ struct members {
 
 static int members_create(struct kunit *test, struct members *m)
 {
-	const struct lock_kind *kind = test->param_value;
 	struct dma_fence **fences;
 	unsigned int i;
 
@@ -95,7 +84,6 @@ static int members_create(struct kunit *test, struct members *m)
 			goto err;
 
 		dma_fence_init(&member->base, &member_ops,
-			       kind->shared ? &shared_lock : NULL,
 			       dma_fence_context_alloc(1), 1);
 		m->fences[i] = &member->base;
 		fences[i] = dma_fence_get(m->fences[i]);
@@ -612,26 +600,22 @@ static void race_poll(struct kunit *test)
 	KUNIT_EXPECT_GT(test, race->signaler, 0);
 }
 
-#define LOCK_CASE(test) KUNIT_CASE_PARAM(test, lock_kind_gen_params)
-#define LOCK_CASE_SLOW(test) \
-	KUNIT_CASE_PARAM_ATTR(test, lock_kind_gen_params, \
-			      ((struct kunit_attributes){ .speed = KUNIT_SPEED_SLOW }))
 
 static struct kunit_case dma_fence_array_cases[] = {
-	LOCK_CASE(signaled_when_all_are),
-	LOCK_CASE(signaled_when_all_are_at_once),
-	LOCK_CASE(signaled_when_all_are_polled),
-	LOCK_CASE(enables_all_at_once),
-	LOCK_CASE(enables_signaled),
-	LOCK_CASE(poll_asks),
-	LOCK_CASE(poll_does_not_ask),
-	LOCK_CASE(error_of_any),
-	LOCK_CASE(error_of_any_polled),
-	LOCK_CASE(error_of_several),
-	LOCK_CASE(same_member_again),
-	LOCK_CASE(put_while_pending),
-	LOCK_CASE_SLOW(race_remove_callback),
-	LOCK_CASE_SLOW(race_poll),
+	KUNIT_CASE(signaled_when_all_are),
+	KUNIT_CASE(signaled_when_all_are_at_once),
+	KUNIT_CASE(signaled_when_all_are_polled),
+	KUNIT_CASE(enables_all_at_once),
+	KUNIT_CASE(enables_signaled),
+	KUNIT_CASE(poll_asks),
+	KUNIT_CASE(poll_does_not_ask),
+	KUNIT_CASE(error_of_any),
+	KUNIT_CASE(error_of_any_polled),
+	KUNIT_CASE(error_of_several),
+	KUNIT_CASE(same_member_again),
+	KUNIT_CASE(put_while_pending),
+	KUNIT_CASE_SLOW(race_remove_callback),
+	KUNIT_CASE_SLOW(race_poll),
 	{}
 };
 

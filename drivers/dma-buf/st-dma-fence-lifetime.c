@@ -226,7 +226,7 @@ static void fence_init(struct mock_fence *fence, struct mock_issuer *issuer,
 		ops = &wait_ops;
 
 	fence->issuer = issuer;
-	dma_fence_init(&fence->base, ops, NULL, dma_fence_context_alloc(1), 1);
+	dma_fence_init(&fence->base, ops, dma_fence_context_alloc(1), 1);
 }
 
 static struct dma_fence *fence_alloc(struct mock_issuer *issuer,
@@ -677,6 +677,45 @@ static void wait_timed_out(struct kunit *test)
 	dma_fence_put(fence);
 }
 
+/*
+ * The memory of a fence becomes the next one, while somebody who looked for the
+ * old one has its lock. Once with a callback left, so that the list is a new one.
+ */
+static void reinit_keeps_lock(struct kunit *test)
+{
+	struct mock_issuer *issuer = issuer_create(test);
+	struct mock_fence *fence = kzalloc_obj(*fence);
+	struct counted_cb cb = {};
+	unsigned long flags;
+	unsigned int life;
+
+	KUNIT_ASSERT_NOT_NULL(test, fence);
+	fence->issuer = issuer;
+	dma_fence_init_once(&fence->base, &issuer->ops);
+
+	for (life = 1; life <= 3; life++) {
+		spin_lock_irqsave(&fence->base.lock, flags);
+		dma_fence_reinit(&fence->base, &issuer->ops, 10 + life, life);
+		if (IS_ENABLED(CONFIG_SMP))
+			KUNIT_EXPECT_TRUE(test, spin_is_locked(&fence->base.lock));
+		spin_unlock_irqrestore(&fence->base.lock, flags);
+
+		KUNIT_EXPECT_FALSE(test, dma_fence_is_signaled(&fence->base));
+		KUNIT_EXPECT_EQ(test, fence->base.context, 10 + life);
+		KUNIT_EXPECT_EQ(test, fence->base.seqno, life);
+		KUNIT_EXPECT_EQ(test, kref_read(&fence->base.refcount), 1);
+		KUNIT_EXPECT_EQ(test, 0, dma_fence_add_callback(&fence->base,
+								&cb.base,
+								count_callback));
+		dma_fence_set_error(&fence->base, -EIO);
+		dma_fence_signal(&fence->base);
+		KUNIT_EXPECT_EQ(test, cb.calls, life);
+		KUNIT_EXPECT_EQ(test, dma_fence_get_status(&fence->base), -EIO);
+	}
+	issuer_die(issuer);
+	dma_fence_put(&fence->base);
+}
+
 struct waiter {
 	struct kunit *test;
 	struct dma_fence *fence;
@@ -1012,7 +1051,7 @@ static void owned_fence_freed_after_wait(struct kunit *test)
 static int owned_fence_slow_signaler(void *arg)
 {
 	struct slow_signal *slow = arg;
-	spinlock_t *lock = dma_fence_spinlock(slow->fence);
+	spinlock_t *lock = &slow->fence->lock;
 	unsigned long flags;
 
 	current->kunit_test = slow->test;
@@ -1478,6 +1517,7 @@ static struct kunit_case dma_fence_lifetime_cases[] = {
 	ISSUER_CASE(orphan_chain),
 	ISSUER_CASE(orphan_signaled_by_consumer),
 	ISSUER_CASE(released_unsignaled),
+	KUNIT_CASE(reinit_keeps_lock),
 	ISSUER_CASE(wait_timed_out),
 	ISSUER_CASE(wait_interrupted),
 	ISSUER_CASE(barrier_remove_callback),

@@ -21,6 +21,7 @@
 #include <linux/dma-fence.h>
 #include <linux/dma-fence-array.h>
 #include <linux/dma-fence-chain.h>
+#include <linux/irq_work.h>
 #include <linux/lockdep.h>
 #include <linux/moduleparam.h>
 #include <linux/mutex.h>
@@ -39,6 +40,7 @@ struct lockdep_fence {
 	struct dma_fence base;
 	bool (*enable)(struct lockdep_fence *fence);
 	struct dma_fence_cb cb;
+	struct irq_work work;
 	struct dma_fence *other;	/* what callback or ->enable is about */
 };
 
@@ -72,7 +74,7 @@ static struct lockdep_fence *gpu_fence(struct kunit *test)
 	struct lockdep_fence *f = kzalloc_obj(*f);
 
 	KUNIT_ASSERT_NOT_NULL(test, f);
-	dma_fence_init(&f->base, &gpu_ops, NULL, dma_fence_context_alloc(1), 1);
+	dma_fence_init(&f->base, &gpu_ops, dma_fence_context_alloc(1), 1);
 	return f;
 }
 
@@ -81,8 +83,7 @@ static struct lockdep_fence *display_fence(struct kunit *test)
 	struct lockdep_fence *f = kzalloc_obj(*f);
 
 	KUNIT_ASSERT_NOT_NULL(test, f);
-	dma_fence_init(&f->base, &display_ops, NULL, dma_fence_context_alloc(1),
-		       1);
+	dma_fence_init(&f->base, &display_ops, dma_fence_context_alloc(1), 1);
 	return f;
 }
 
@@ -177,6 +178,34 @@ static void signal_in_turn(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, debug_locks);
 }
 
+static void signal_in_irq_work(struct irq_work *work)
+{
+	dma_fence_signal(&container_of(work, struct lockdep_fence, work)->base);
+}
+
+/* One is signaled from an interrupt, the others are asked with interrupts on. */
+static void status_of_signaled(struct kunit *test)
+{
+	struct lockdep_fence *gpu[2];
+	unsigned int i;
+
+	for (i = 0; i < 2; i++) {
+		gpu[i] = gpu_fence(test);
+		init_irq_work(&gpu[i]->work, signal_in_irq_work);
+	}
+	irq_work_queue(&gpu[0]->work);
+	irq_work_sync(&gpu[0]->work);
+	dma_fence_signal(&gpu[1]->base);
+
+	for (i = 0; i < 2; i++) {
+		KUNIT_EXPECT_EQ(test, dma_fence_get_status(&gpu[i]->base), 1);
+		dma_fence_enable_signaling(&gpu[i]->base);
+	}
+	KUNIT_EXPECT_TRUE(test, debug_locks);
+	for (i = 0; i < 2; i++)
+		dma_fence_put(&gpu[i]->base);
+}
+
 /* Containers, the way SYNC_IOC_MERGE and timelines put them together. */
 static void containers(struct kunit *test)
 {
@@ -224,21 +253,21 @@ static void module_gone(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, dma_fence_add_callback(&gpu->base, &cb,
 							lockdep_callback));
 	dma_fence_signal(&gpu->base);
-	KUNIT_EXPECT_STREQ(test, gpu->base.inline_lock.dep_map.name, name);
+	KUNIT_EXPECT_STREQ(test, gpu->base.lock.dep_map.name, name);
 	kfree(site);
 	kfree(name);
 
 	KUNIT_EXPECT_FALSE(test, dma_fence_remove_callback(&gpu->base, &cb));
 	KUNIT_EXPECT_EQ(test, dma_fence_wait(&gpu->base, false), 0);
 	KUNIT_EXPECT_EQ(test, dma_fence_get_status(&gpu->base), 1);
-	KUNIT_EXPECT_STREQ(test, gpu->base.inline_lock.dep_map.name,
+	KUNIT_EXPECT_STREQ(test, gpu->base.lock.dep_map.name,
 			   "unloaded: &ops");
 
 	site = kzalloc_obj(*site);
 	KUNIT_ASSERT_NOT_NULL(test, site);
 	__dma_fence_set_lock_class(&other->base, site, "unloaded: &ops");
-	KUNIT_EXPECT_PTR_EQ(test, gpu->base.inline_lock.dep_map.key,
-			    other->base.inline_lock.dep_map.key);
+	KUNIT_EXPECT_PTR_EQ(test, gpu->base.lock.dep_map.key,
+			    other->base.lock.dep_map.key);
 	kfree(site);
 
 	dma_fence_signal(&other->base);
@@ -256,11 +285,11 @@ static void classes(struct kunit *test)
 	gpu[1] = gpu_fence(test);
 	display = display_fence(test);
 
-	KUNIT_EXPECT_PTR_EQ(test, gpu[0]->base.inline_lock.dep_map.key,
-			    gpu[1]->base.inline_lock.dep_map.key);
-	KUNIT_EXPECT_PTR_NE(test, gpu[0]->base.inline_lock.dep_map.key,
-			    display->base.inline_lock.dep_map.key);
-	KUNIT_EXPECT_STREQ(test, gpu[0]->base.inline_lock.dep_map.name,
+	KUNIT_EXPECT_PTR_EQ(test, gpu[0]->base.lock.dep_map.key,
+			    gpu[1]->base.lock.dep_map.key);
+	KUNIT_EXPECT_PTR_NE(test, gpu[0]->base.lock.dep_map.key,
+			    display->base.lock.dep_map.key);
+	KUNIT_EXPECT_STREQ(test, gpu[0]->base.lock.dep_map.name,
 			   "dmabuf_kunit: &gpu_ops");
 
 	dma_fence_put(&gpu[0]->base);
@@ -273,6 +302,7 @@ static struct kunit_case lockdep_cases[] = {
 	KUNIT_CASE(nested_signal),
 	KUNIT_CASE(nested_enable_signaling),
 	KUNIT_CASE(signal_in_turn),
+	KUNIT_CASE(status_of_signaled),
 	KUNIT_CASE(containers),
 #if defined(CONFIG_LOCKDEP) && defined(dma_fence_init)
 	KUNIT_CASE(module_gone),
@@ -371,6 +401,41 @@ static void list_lock(struct kunit *test)
 	dma_fence_put(&gpu->base);
 }
 
+/* A fence that has signaled could as well be pending. */
+static void ask_under_list_lock(struct kunit *test,
+				void (*ask)(struct dma_fence *fence))
+{
+	struct lockdep_fence *gpu = gpu_fence(test);
+	unsigned long flags;
+
+	expect_report("possible circular locking dependency detected");
+	gpu->enable = enable_takes_lock;
+	dma_fence_enable_signaling(&gpu->base);
+	dma_fence_signal(&gpu->base);
+
+	spin_lock_irqsave(&list_lock_lock, flags);
+	ask(&gpu->base);
+	spin_unlock_irqrestore(&list_lock_lock, flags);
+
+	KUNIT_EXPECT_FALSE(test, debug_locks);
+	dma_fence_put(&gpu->base);
+}
+
+static void ask_status(struct dma_fence *fence)
+{
+	dma_fence_get_status(fence);
+}
+
+static void status_under_list_lock(struct kunit *test)
+{
+	ask_under_list_lock(test, ask_status);
+}
+
+static void enable_under_list_lock(struct kunit *test)
+{
+	ask_under_list_lock(test, dma_fence_enable_signaling);
+}
+
 /* Two issuers that signal each other from callbacks. */
 static void two_issuers(struct kunit *test)
 {
@@ -465,7 +530,7 @@ static void sleep_in_name(struct kunit *test)
 	expect_report("sleeping function called from invalid context");
 	fence = kzalloc_obj(*fence);
 	KUNIT_ASSERT_NOT_NULL(test, fence);
-	dma_fence_init(fence, &sleeping_ops, NULL, dma_fence_context_alloc(1), 1);
+	dma_fence_init(fence, &sleeping_ops, dma_fence_context_alloc(1), 1);
 	rcu_read_lock();
 	dma_fence_driver_name(fence);
 	rcu_read_unlock();
@@ -523,8 +588,8 @@ static void signal_in_enable_signaling(struct kunit *test)
 /* And takes it again, so that nothing looks wrong afterwards. */
 static bool enable_drops_lock(struct lockdep_fence *f)
 {
-	spin_unlock(&f->base.inline_lock);
-	spin_lock(&f->base.inline_lock);
+	spin_unlock(&f->base.lock);
+	spin_lock(&f->base.lock);
 	return true;
 }
 
@@ -544,6 +609,8 @@ static void drop_lock_in_enable_signaling(struct kunit *test)
 static struct kunit_case violation_cases[] = {
 	KUNIT_CASE(list_lock),
 	KUNIT_CASE(list_lock_after_nesting),
+	KUNIT_CASE(status_under_list_lock),
+	KUNIT_CASE(enable_under_list_lock),
 	KUNIT_CASE(sleep_in_enable_signaling),
 	KUNIT_CASE(sleep_in_name),
 	KUNIT_CASE(name_without_rcu),

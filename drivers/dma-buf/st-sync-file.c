@@ -60,8 +60,7 @@ static struct dma_fence *mock_fence(struct kunit *test)
 	struct mock_fence *f = kzalloc_obj(*f);
 
 	KUNIT_ASSERT_NOT_NULL(test, f);
-	dma_fence_init(&f->base, &mock_ops, NULL, dma_fence_context_alloc(1),
-		       1);
+	dma_fence_init(&f->base, &mock_ops, dma_fence_context_alloc(1), 1);
 	return &f->base;
 }
 

@@ -163,8 +163,8 @@ struct dma_fence *drm_out_fence_create(struct drm_out_fence_timeline *timeline,
 	if (timeline->num_pending >= timeline->prune_at)
 		drm_out_fence_timeline_prune(timeline);
 
-	dma_fence_init(&fence->base, &drm_out_fence_ops, NULL,
-		       timeline->context, ++timeline->seqno);
+	dma_fence_init(&fence->base, &drm_out_fence_ops, timeline->context,
+		       ++timeline->seqno);
 	dma_fence_get(&fence->base);
 	list_add_tail(&fence->pending, &timeline->pending);
 	timeline->num_pending++;

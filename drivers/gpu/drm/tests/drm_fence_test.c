@@ -863,7 +863,7 @@ static struct dma_fence *render_fence_create(struct kunit *test,
 
 	KUNIT_ASSERT_NOT_NULL(test, render);
 	render->drm = drm;
-	dma_fence_init(&render->base, &render_fence_ops, NULL,
+	dma_fence_init(&render->base, &render_fence_ops,
 		       dma_fence_context_alloc(1), 1);
 
 	return &render->base;

@@ -128,7 +128,7 @@ static struct dma_fence *drm_syncobj_test_fence(struct kunit *test)
 	struct dma_fence *fence = kzalloc_obj(*fence);
 
 	KUNIT_ASSERT_NOT_NULL(test, fence);
-	dma_fence_init(fence, &drm_syncobj_test_ops, NULL,
+	dma_fence_init(fence, &drm_syncobj_test_ops,
 		       dma_fence_context_alloc(1), 1);
 	return fence;
 }

@@ -198,7 +198,7 @@ static void drm_sched_lifetime_killed(struct kunit *test)
 
 	foreign = kzalloc_obj(*foreign);
 	KUNIT_ASSERT_NOT_NULL(test, foreign);
-	dma_fence_init(foreign, &lifetime_foreign_ops, NULL,
+	dma_fence_init(foreign, &lifetime_foreign_ops,
 		       dma_fence_context_alloc(1), 1);
 
 	l.name = kstrdup(LIFETIME_NAME, GFP_KERNEL);
