@@ -23,12 +23,12 @@ export GIVEN = $(given)
 # Whether TOPICS= makes another tree, selects from the stack, or makes no sense.
 tree boot test kunit: export SCOPE = tree
 check backport: export SCOPE = select
-soak bench mutants sparse coccicheck litmus results-topics: export SCOPE = all
+soak bench mutants sparse coccicheck litmus results-topics conversions: export SCOPE = all
 
 run := @scripts/run.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help boot soak bench test kunit litmus sparse coccicheck mutants check results-topics \
+.PHONY: help boot soak bench test kunit litmus sparse coccicheck mutants check results-topics conversions \
 	tree export rebase mail mail-test backport clean
 
 help: ## this list
@@ -85,6 +85,9 @@ check: ## what a maintainer looks at: topics alone, docs, recipients, and that e
 
 results-topics: ## which test fails on the base and which topic makes it pass: results/topics.md
 	$(run) -t "source build again" results.py
+
+conversions: ## which issuers shared a lock with their fences, and where it is now: results/conversions.md
+	$(run) -t "source" conversions.py
 
 tree: ## a git work tree, build/linux: the base, then one commit per patch and a branch per topic
 	$(run) "source" stack.py tree

@@ -600,7 +600,6 @@ static void race_poll(struct kunit *test)
 	KUNIT_EXPECT_GT(test, race->signaler, 0);
 }
 
-
 static struct kunit_case dma_fence_array_cases[] = {
 	KUNIT_CASE(signaled_when_all_are),
 	KUNIT_CASE(signaled_when_all_are_at_once),

@@ -2,19 +2,15 @@
 ///
 /// Find code that breaks when a struct dma_fence signals.
 ///
-/// Signaling takes two things away from a fence: ops becomes NULL, unless the
-/// issuer implements ->release() or ->wait(), and the lock may be gone one RCU
-/// grace period later, unless it is the one inside of the fence.  Reported are
+/// Signaling sets the ops of a fence to NULL, unless the issuer implements
+/// ->release() or ->wait(), and its issuer may be gone one RCU grace period
+/// later.  Reported are
 ///  1. ops read or written without an RCU accessor;
 ///  2. BUG_ON(), WARN_ON() and the like on ops: they can fire as it signals;
-///  3. the address of the lock used to find its owner, by extern_lock or
-///     container_of(): with an inline lock that leads nowhere;
-///  4. the lock of a fence taken after the fence was signaled, seen signaled or
-///     waited for;
-///  5. a lock that dma_fence_spinlock() returned under rcu_read_lock(), taken
-///     after rcu_read_unlock();
-///  6. a fence traced by name outside of rcu_read_lock();
-///  7. ->release() that frees the fence with no regard for RCU readers.
+///  3. the lock of a fence found under rcu_read_lock(), taken after
+///     rcu_read_unlock();
+///  4. a fence traced by name outside of rcu_read_lock();
+///  5. ->release() that frees the fence with no regard for RCU readers.
 ///
 //# Patch mode only wraps comparisons of ops with the address of an ops table in
 //# rcu_access_pointer(), and leaves assertions alone. That is always safe, but if
@@ -25,11 +21,11 @@
 //# event macros cannot be parsed; use sparse for what is inside of them.
 //#
 //# A fence is not followed into other functions, nor from one expression to
-//# another. In 4, taking the lock again is fine if it is inside of the fence.
+//# another.
 ///
 // Confidence: Moderate
 // Options: --local-includes --include-headers-for-types --include-headers --no-loops
-// Keywords: dma_fence, ops, extern_lock, dma_fence_spinlock
+// Keywords: dma_fence, ops, lock
 
 virtual patch
 virtual context
@@ -41,8 +37,8 @@ virtual report
 
 import re
 
-# The core has to use these members, and its KUnit tests look at the ops and take
-# the lock of a signaled fence on purpose.
+# The core has to use these members, and its KUnit tests look at the ops on
+# purpose.
 own = re.compile(r"(^|/)(dma-fence\.[ch]|st-dma-fence[^/]*\.c)$")
 said = set()
 
@@ -206,141 +202,11 @@ position q != {accessor.ok,assertion.in};
 )
 
 // -----------------------------------------------------------------------------
-// 3: the issuer found by its lock
-
-@parent depends on !patch@
-expression E;
-position p : script:python() { foreign(p) };
-@@
-
-(
-* E->extern_lock@p
-|
-* E.extern_lock@p
-|
-* container_of(dma_fence_spinlock@p(E), ...)
-)
-
-// -----------------------------------------------------------------------------
-// 4: the lock of a signaled fence
-
-@done depends on !patch exists@
-symbol false;
-expression f, e;
-identifier spin_lock =~ "^(raw_)?spin_(try)?lock";
-position p1;
-position p2 : script:python() { foreign(p2) };
-@@
-
-(
-* dma_fence_signal@p1(f)
-|
-* dma_fence_signal_locked@p1(f)
-|
-* dma_fence_signal_timestamp@p1(f, ...)
-|
-* dma_fence_signal_timestamp_locked@p1(f, ...)
-|
-* dma_fence_check_and_signal@p1(f)
-|
-* dma_fence_check_and_signal_locked@p1(f)
-|
-* dma_fence_wait@p1(f, false)
-)
-... when != f = e
-    when != &f
-(
-* dma_fence_lock_irqsave@p2(f, ...)
-|
-* spin_lock@p2(dma_fence_spinlock(f), ...)
-)
-
-@unsignaled@
-expression f;
-position n;
-@@
-
- !\(dma_fence_is_signaled@n\|dma_fence_test_signaled_flag@n\)(f)
-
-@inside depends on !patch exists@
-expression f, e;
-statement S;
-identifier spin_lock =~ "^(raw_)?spin_(try)?lock";
-position p1 != unsignaled.n;
-position p2 : script:python() { foreign(p2) };
-@@
-
-(
-* if (<+... \(dma_fence_is_signaled@p1\|dma_fence_test_signaled_flag@p1\)(f) ...+>)
-  {
-  ... when any
-      when != f = e
-      when != &f
-(
-*   dma_fence_lock_irqsave@p2(f, ...)
-|
-*   spin_lock@p2(dma_fence_spinlock(f), ...)
-)
-  ... when any
-  }
-|
-* if (<+... \(dma_fence_is_signaled@p1\|dma_fence_test_signaled_flag@p1\)(f) ...+>)
-  {
-  ... when any
-      when != f = e
-      when != &f
-(
-*   dma_fence_lock_irqsave@p2(f, ...)
-|
-*   spin_lock@p2(dma_fence_spinlock(f), ...)
-)
-  ... when any
-  } else S
-)
-
-@after depends on !patch exists@
-expression f, e, c;
-identifier l;
-identifier spin_lock =~ "^(raw_)?spin_(try)?lock";
-position unsignaled.n;
-position p2 : script:python() { foreign(p2) };
-@@
-
-* if (
-(
-*   !\(dma_fence_is_signaled@n\|dma_fence_test_signaled_flag@n\)(f)
-|
-*   !\(dma_fence_is_signaled@n\|dma_fence_test_signaled_flag@n\)(f) || c
-|
-*   c || !\(dma_fence_is_signaled@n\|dma_fence_test_signaled_flag@n\)(f)
-)
-  )
-(
-  return ...;
-|
-  goto l;
-|
-  continue;
-|
-  { ... return ...; }
-|
-  { ... goto l; }
-|
-  { ... continue; }
-)
-  ... when != f = e
-      when != &f
-(
-* dma_fence_lock_irqsave@p2(f, ...)
-|
-* spin_lock@p2(dma_fence_spinlock(f), ...)
-)
-
-// -----------------------------------------------------------------------------
-// 5: a lock that outlives the RCU section in which it was found
+// 3: a lock that outlives the RCU section in which it was found
 
 @outlives depends on !patch exists@
-expression f, e;
+struct dma_fence *f;
+expression e;
 identifier l;
 type T;
 identifier spin_lock =~ "^(raw_)?spin_(try)?lock";
@@ -351,9 +217,9 @@ position p2;
 rcu_read_lock();
 ... when != rcu_read_unlock();
 (
-* l = dma_fence_spinlock@p1(f);
+* l = &f->lock@p1;
 |
-* T l = dma_fence_spinlock@p1(f);
+* T l = &f->lock@p1;
 )
 ... when != l = e
 rcu_read_unlock();
@@ -361,7 +227,7 @@ rcu_read_unlock();
 * spin_lock@p2(l, ...)
 
 // -----------------------------------------------------------------------------
-// 6: names outside of RCU
+// 4: names outside of RCU
 
 @protected exists@
 symbol rcu;
@@ -401,7 +267,7 @@ position q != protected.ok;
 )
 
 // -----------------------------------------------------------------------------
-// 7: release without a grace period
+// 5: release without a grace period
 
 @table@
 identifier x, fn;
@@ -472,33 +338,6 @@ check << indirect.check;
 @@
 
 say(p, "ERROR: %s() on what %s() reads from the ops of a fence: signaling sets them to NULL unless they have ->release() or ->wait()" % (check, fn))
-
-@script:python depends on report || org@
-p << parent.p;
-@@
-
-say(p, "ERROR: lock of a fence used to find its issuer; keep a pointer next to the fence")
-
-@script:python depends on report || org@
-p << done.p2;
-s << done.p1;
-@@
-
-say(p, "ERROR: lock of a fence taken, which unless inline may be gone since the fence was signaled or waited for on line %s" % (s[0].line))
-
-@script:python depends on report || org@
-p << inside.p2;
-s << inside.p1;
-@@
-
-say(p, "ERROR: lock of a fence taken, which unless inline may be gone since the fence was seen signaled on line %s" % (s[0].line))
-
-@script:python depends on report || org@
-p << after.p2;
-s << unsignaled.n;
-@@
-
-say(p, "ERROR: lock of a fence taken, which unless inline may be gone since the fence was seen signaled on line %s" % (s[0].line))
 
 @script:python depends on report || org@
 p << outlives.p1;
