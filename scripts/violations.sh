@@ -25,13 +25,14 @@ while read -r name report; do
 done <<'TABLE'
 list_lock			possible circular locking dependency detected
 list_lock_after_nesting		possible circular locking dependency detected
+status_under_list_lock		possible circular locking dependency detected
+enable_under_list_lock		possible circular locking dependency detected
 two_issuers			possible circular locking dependency detected
 one_issuer			possible recursive locking detected
 sleep_in_enable_signaling	sleeping function called from invalid context
 sleep_in_name			sleeping function called from invalid context
 name_without_rcu		suspicious RCU usage
 signal_without_lock		at dma_fence_signal_timestamp_locked
-lock_after_signal		external lock of a fence used after it signaled
 signal_in_enable_signaling	signaled the fence
 drop_lock_in_enable_signaling	releasing a pinned lock
 TABLE
