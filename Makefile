@@ -48,7 +48,7 @@ help: ## this list
 	@echo '  KCSAN=1       boot: look for data races instead of use after free'
 	@echo '  CHECKS="docs bisect"  check: only these, by the names in its table'
 	@echo '  NOBOOT=1      backport: apply and build only'
-	@echo '  MUTANTS="NN NAME"  mutants: only these'
+	@echo '  MUTANTS="NAME NAME"  mutants: only these of mutants/table'
 	@echo '  ROUNDS=n UPDATE=1  bench: boots of each kernel (default 5); copy the report to results/'
 	@echo '  SEED=n ARCH=  soak: the seed of the first round; um or arm64 alone'
 	@echo '  TOPIC= TO= TRAILERS= VERSION= CHANGELOG= COVER= SINCE= LINK= SEND=  mail: see README'

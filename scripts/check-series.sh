@@ -29,6 +29,7 @@ check "patches/series, cover letters, and no patch named by number" "$top/script
 if [ -z "$variant" ]; then
 	check "git am applies every patch and gives the work tree" "$top/scripts/stack.py" verify
 	check "in-tree files match the patches" "$top/scripts/stack.py" export --check
+	check "mutants apply, and their tests are there" "$top/scripts/mutants.py" --check "$tree"
 fi
 check "tree, export and rebase on a kernel of a few files" "$top/scripts/glue-test.sh"
 check "checkpatch --strict" "$top/scripts/checkpatch.sh"

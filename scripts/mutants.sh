@@ -1,173 +1,123 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
-# mutants.sh [--list] [NAME|NUMBER...]: break the series in one point at a time, as the
-# patches in mutants/ say, and see that the test each of them names notices. A
-# survivor is a missing test. What kills a mutant is one of
-#   kunit SUITE.CASE	a KUnit case on UML: it fails, hangs, or leaves a splat
-#   violation CASE	see violations.sh: what an issuer must not do goes unnoticed
-#   litmus NAME		herd7, on a test that the same patch weakens like the code
-#   sparse FILE		a new message
-#   cocci FILE		a report of the series' semantic patch
-# The named tests have to pass without a mutant first. Last line: 'N killed, N survived'.
-# --list only says which ones it would be.
+# mutants.sh [NAME...]: break the stack in one point at a time, as mutants/table says, and see
+# that the test named there notices, which has to pass without a mutant first. Last line:
+# 'N killed, N survived; litmus: N, N'.
 . "$(dirname "$0")/common.sh"
 
 work=$build/mutants
 out=$build/mutants.kunit-um
-config=$build/mutants.config
 log=$logs/mutant
+litmus=Documentation/litmus-tests/dma-fence
+cocci=scripts/coccinelle/misc/dma_fence.cocci
 
-[ "$series" = all ] || die "mutants.sh breaks the series: without it there is nothing to break"
-
-list=
-if [ "${1:-}" = --list ]; then list=1; shift; fi
-# shellcheck disable=SC2086
-[ $# -gt 0 ] || { set -f; set -- ${MUTANTS:-}; set +f; }
-known=" "
-patches=()
-for p in "$top"/mutants/[0-9]*.patch; do
-	name=$(basename "$p" .patch)
-	known+="$name ${name#*-} ${name%%-*} $((10#${name%%-*})) "
-	[ $# -eq 0 ] || case " $* " in *" $name "*|*" ${name#*-} "*|*" ${name%%-*} "*|*" $((10#${name%%-*})) "*) ;; *) continue ;; esac
-	patches+=("$p")
-done
-for n; do [[ $known == *" $n "* ]] || die "there is no mutant '$n' in mutants/"; done
-if [ -n "$list" ]; then printf '%s\n' "${patches[@]#"$top"/}"; exit; fi
-
+[ "$series" = all ] || die "mutants.sh breaks the stack: without it there is nothing to break"
+list=$("$top/scripts/mutants.py" --list "$@")
 have_tree
 [ -z "$(git -C "$tree" status --porcelain -uno | head -n 1)" ] ||
 	say "${tree#"$top"/} has uncommitted changes: they are not used, only HEAD is"
-
-header() { sed -n "/^---/q; s/^$2: //p" "$1"; }
-
-commit=$(git -C "$tree" rev-parse HEAD)
-own_tree "$work" "$commit"
+own_tree "$work" "$(git -C "$tree" rev-parse HEAD)"
 cd "$work"
-reset() { git reset -q --hard "$commit"; }
-reset
-trap reset EXIT
+trap 'git reset -q --hard' EXIT
 
-build_kernel() { $kunit build --build_dir="$out" --kunitconfig="$config" --jobs="$jobs"; }
-build_object() { make -s ARCH=um O="$out" -j"$jobs" W=1 "$@"; }
+build_kernel() { $kunit build --build_dir="$out" --kunitconfig="$out.config" --jobs="$jobs"; }
+splat() { "$top/scripts/splats.sh" "$log.kernel.log" | head -n 1 | sed 's/^[^ ]*: //' || true; }
 
-# run KIND ARG: 0 if the test passes. Else $why says why not, unless it did not
-# run at all, which is no verdict.
+# run KIND NAME: 0 if the test passes. Else $why says why not, and 2 that it did not run.
 run() {
-	local kind=$1 arg=$2 rc=0 report='' got want
-	why=''
-	case $kind in
+	local name=$2 report
+	why='the test did not run'
+	case $1 in
 	violation)
+		run_kunit "dma-buf-fence-violations.$name" --kernel_args dmabuf_kunit.provoke=1 ||
+			return
 		# The report that the case has to end with.
-		report=$(awk -F '\t+' -v c="$arg" '$1 == c { print $2 }' "$top/scripts/violations.sh")
-		[ -n "$report" ] || die "violations.sh has no case '$arg'"
-		run_kunit "dma-buf-fence-violations.$arg" --kernel_args dmabuf_kunit.provoke=1 || return 1
-		grep -aqF "$report" "$log.kernel.log" || { why="not reported: $report"; return 1; }
+		report=$(sed -n "s/^$name\t\+//p" "$top/scripts/violations.sh")
+		grep -aqF "$report" "$log.kernel.log" || why="not reported: $report"
 		;;
 	kunit)
-		run_kunit "$arg" || return 1
-		got=$("$top/scripts/splats.sh" "$log.kernel.log" | head -n 1) || true
-		[ -z "$got" ] || { why=${got#*: }; return 1; }
+		run_kunit "$name" || return
+		why=$(splat)
 		;;
 	litmus)
-		want=$(sed -n 's/^[( ]\* Result: *//p' "Documentation/litmus-tests/dma-fence/$arg.litmus")
-		got=$(cd tools/memory-model && timeout 300 "$build/tools/bin/herd7" -conf linux-kernel.cfg \
-			"../../Documentation/litmus-tests/dma-fence/$arg.litmus" 2>&1 | tee "$log.log" | awk '$1 == "Observation" { print $3 }')
-		[ -n "$got" ] || return 2
-		[ "$got" = "$want" ] || { why="$got, has to be $want"; return 1; }
+		report=$(cd tools/memory-model && timeout 300 "$build/tools/bin/herd7" \
+			-conf linux-kernel.cfg "../../$litmus/$name.litmus" 2>&1 | tee "$log.log" |
+			awk '$1 == "Observation" { print $3 }')
+		[ -n "$report" ] || return 2
+		why="the result is $report"
+		! grep -q "^[( ]\* Result: *$report\$" "$litmus/$name.litmus" || why=''
 		;;
 	sparse)
-		rm -f "$out/${arg%.c}.o"
-		build_object C=1 CHECK="$build/tools/bin/sparse" "${arg%.c}.o" >"$log.log" 2>&1 || return 2
-		why=$(grep -m 1 -E ': (warning|error): ' "$log.log" | sed 's/.*\(warning\|error\): //') || return 0
-		return 1
+		rm -f "$out/${name%.c}.o"
+		make -s ARCH=um O="$out" W=1 C=1 CHECK="$build/tools/bin/sparse" "${name%.c}.o" \
+			>"$log.log" 2>&1 || return 2
+		why=$(sed -n 's/.*: \(warning\|error\): //p' "$log.log" | head -n 1)
 		;;
 	cocci)
 		# shellcheck disable=SC2046
-		spatch -D report --very-quiet --no-show-diff --timeout 120 \
-			--cocci-file scripts/coccinelle/misc/dma_fence.cocci \
-			$(sed -n 's|^// Options: ||p' scripts/coccinelle/misc/dma_fence.cocci) \
-			-I include "$arg" >"$log.log" 2>&1 || return 2
-		why=$(grep -m 1 -F "$arg:" "$log.log" | sed 's/^[^ ]* //') || return 0
-		return 1
-		;;
-	*)
-		die "'$kind $arg': use kunit, violation, litmus, sparse or cocci"
+		spatch -D report --very-quiet --no-show-diff --timeout 120 --cocci-file $cocci \
+			$(sed -n 's|^// Options: ||p' $cocci) -I include "$name" >"$log.log" 2>&1 ||
+			return 2
+		why=$(sed -n "s|^$name:[^ ]* ||p" "$log.log" | head -n 1)
 		;;
 	esac
+	[ -z "$why" ]
 }
 
 # A case in a boot of its own. The kernel log counts from the case on.
 run_kunit() {	# SUITE.CASE KUNIT-OPTIONS...
-	local glob=$1 rc=0
-	shift
-	kunit_exec "$work" "$out" "$log" "$glob" "$@" --kernel_args kasan_multi_shot --timeout 150 || rc=$?
-	sed -n "/# Subtest: ${glob%.*}\$/,\$p" "$out/test.log" >"$log.kernel.log" 2>/dev/null || :
-	[ -s "$log.kernel.log" ] || return 2
-	[[ ! $cases =~ tests:\ skipped:\ [0-9]+$ ]] || return 2
+	local suite=${1%.*} rc=0
+	kunit_exec "$work" "$out" "$log" "$@" --kernel_args kasan_multi_shot --timeout 150 || rc=$?
+	sed -n "/# Subtest: $suite\$/,\$p" "$out/test.log" >"$log.kernel.log" 2>/dev/null || :
+	[ -s "$log.kernel.log" ] && [[ ! $cases =~ tests:\ skipped:\ [0-9]+$ ]] || return 2
+	why=''
 	[ $rc -ne 0 ] || return 0
-	why=$("$top/scripts/splats.sh" "$log.kernel.log" | head -n 1 | sed 's/^[^ ]*: //') || true
-	[ -n "$why" ] || why=$(grep -a -m 1 -oE '# .*: (EXPECTATION|ASSERTION) FAILED at .*' "$log.kernel.log" | sed 's/^# [^ ]* /failed: /; s/EXPECTATION FAILED at .*\//at /') || true
+	why=$(splat)
+	why=${why:-$(grep -aoE '[A-Z]+ION FAILED at .*' "$log.kernel.log" | head -n 1)}
 	why=${why:-the case fails, or never ends}
 	return 1
 }
 
-cp "$top/configs/kunit-uml.config" "$config"
-need_space 4000 "the KUnit kernel"
-quietly "$log-build.log" "building the KUnit kernel (4 minutes from cold on 2 cores)" build_kernel
+if grep -qvE ' (litmus|cocci) ' <<<"$list"; then
+	cp "$top/configs/kunit-uml.config" "$out.config"
+	need_space 4000 "the KUnit kernel"
+	quietly "$log-build.log" "building the KUnit kernel (4 minutes from cold)" build_kernel
+fi
 "$top/scripts/debian.sh" tool herd7
 "$top/scripts/debian.sh" tool sparse
 
 say "the named tests, without a mutant"
-declare -A passes=()
-for p in "${patches[@]}"; do
-	by=$(header "$p" Killed-by)
-	[ -z "${passes[$by]:-}" ] || continue
-	rc=0
+mapfile -t mutants <<<"$list"
+declare -A failed=() count=()
+for by in "${mutants[@]#* }"; do
+	[ -z "${failed[$by]:-}" ] || continue
 	# shellcheck disable=SC2086
-	run $by || rc=$?
-	passes[$by]=$rc
-	[ $rc -eq 0 ] || printf 'FAILED   %-62s %s\n' "$by" "${why:-does not run}"
+	run $by && failed[$by]=0 || failed[$by]=$?
+	[ "${failed[$by]}" = 0 ] || printf 'FAILED   %-62s %s\n' "$by" "$why"
 done
-echo "${#passes[@]} tests"
+echo "${#failed[@]} tests"
 
-killed=0
-survived=0
-for p in "${patches[@]}"; do
-	name=$(basename "$p" .patch)
-	by=$(header "$p" Killed-by)
-	start=$SECONDS
-	why=''
-	verdict=SURVIVED
-	make=(build_kernel)
-	case $by in
-	litmus*) make=(build_object drivers/dma-buf/dma-fence.o) ;;
-	sparse*|cocci*) make=(true) ;;
-	esac
-	reset
-	if [ "${passes[$by]}" != 0 ]; then
+for m in "${mutants[@]}"; do
+	name=${m%% *} by=${m#* } start=$SECONDS rc=0 verdict=SURVIVED part='' make=build_kernel
+	case $by in litmus*|sparse*|cocci*) make=true ;; esac
+	git reset -q --hard
+	if [ "${failed[$by]}" != 0 ]; then
 		why="the test does not pass without it"
-	elif ! git apply "$p" >"$log.log" 2>&1; then
-		why="does not apply: $(head -n 1 "$log.log")"
-	elif ! "${make[@]}" >"$log-build.log" 2>&1; then
+	elif ! "$top/scripts/mutants.py" --apply "$name" "$work" >"$log.log" 2>&1; then
+		why="does not apply: $(<"$log.log")"
+	elif ! $make >"$log-build.log" 2>&1; then
 		why="does not build: $(grep -m 1 -E 'error|Error' "$log-build.log")" || true
 	else
-		rc=0
 		# shellcheck disable=SC2086
 		run $by || rc=$?
-		case $rc in
-		0) ;;
-		1) verdict=killed ;;
-		*) why="the test did not run" ;;
-		esac
+		[ $rc -ne 1 ] || verdict=killed
 	fi
-	if [ $verdict = killed ]; then
-		killed=$((killed + 1))
-	else
-		survived=$((survived + 1))
-		cp -f "$log.log" "$log-$name.log" 2>/dev/null || true
-	fi
-	printf '%-8s %-38s %4s s  %s%s\n' "$verdict" "$name" $((SECONDS - start)) "$by" "${why:+: ${why:0:100}}"
+	[ $verdict = killed ] || cp -f "$log.log" "$log-$name.log" 2>/dev/null || true
+	[[ $by != litmus* ]] || part=litmus
+	count[$part$verdict]=$((${count[$part$verdict]:-0} + 1))
+	printf '%-8s %-38s %4s s  %s%s\n' $verdict "$name" $((SECONDS - start)) "$by" \
+		"${why:+: ${why:0:100}}"
 done
-reset
-echo "$killed killed, $survived survived"
-[ $survived -eq 0 ]
+echo "${count[killed]:-0} killed, ${count[SURVIVED]:-0} survived;" \
+	"litmus: ${count[litmuskilled]:-0}, ${count[litmusSURVIVED]:-0}"
+[ -z "${count[SURVIVED]:-}${count[litmusSURVIVED]:-}" ]

@@ -39,7 +39,7 @@ for v in ${GIVEN:-}; do
 		die "$v is for make ${takers/ / and make }"
 done
 [ "$script" != bench.sh ] || [ "$base" != 6.12 ] || die "BASE=6.12: bench compares with 6.12 anyway, leave BASE out"
-[ "$script" != mutants.sh ] || "$top/scripts/mutants.sh" --list >/dev/null
+[ "$script" != mutants.sh ] || "$top/scripts/mutants.py" --list >/dev/null
 
 [ ${#groups[@]} -eq 0 ] || "$top/scripts/deps.sh" "${groups[@]}"
 [ -z "$tree_first" ] || "$top/scripts/stack.py" tree --keep

@@ -1,0 +1,111 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""mutants.py --list [NAME...] | --check [TREE] | --apply NAME TREE: reads mutants/table.
+
+--list prints names and tests, of all mutants or of those given here or in $MUTANTS. --check
+says what of the table does not fit TREE, build/linux by default. --apply breaks TREE.
+"""
+
+import os, re, sys
+from pathlib import Path
+from types import SimpleNamespace
+from stack_lib import die, main_tree, short, top
+
+table = top / "mutants/table"
+EDIT = r"((?:-.*\n)+)((?:\+.*\n)*)"
+PLACE = rf"([^-+\s]\S*)(?: (\w+))?\n((?:{EDIT})+)"
+STANZA = rf"([a-z0-9-]+): .+\n(\w+) (\S+)\n((?:{PLACE})+)"
+# A macro, or a function, struct or initializer, up to the '}' in the first column.
+ITEM = (r"(?m)^#define {0}\b(?:.*\\\n)*.*|^(?:\w[\w\s*]*?\b)?{0}\b(?:\([^;{{}}]*|[^\n;{{}}(]*)"
+        r"\{{(?:.*\}};?$|[\s\S]*?^\}})")
+SUITE = r'kunit_suite \w+ = \{[^}]*\.name = "(.+)"[^}]*\.test_cases = (\w+)'
+SUITES = "drivers/dma-buf", "drivers/gpu/drm/tests", "drivers/gpu/drm/scheduler/tests"
+TESTS = dict(kunit="{}", violation="dma-buf-fence-violations.{}", sparse="{}", cocci="{}",
+             litmus="Documentation/litmus-tests/dma-fence/{}.litmus")
+
+
+def parse():
+    text, mutants = re.sub(r"(?m)^#.*", "", table.read_text()) + "\n", {}
+    for found in re.finditer(r"(?:.+\n)+", text):
+        at = f"{short(table)}:{text.count(chr(10), 0, found.start()) + 1}: "
+        if not (stanza := re.fullmatch(STANZA, found[0])) or stanza[1] in mutants:
+            die(f"{at}not 'name: text', a test, a file and edits; or the name is there twice")
+        name, kind, test, places, *_ = stanza.groups()
+        mutants[name] = SimpleNamespace(at=f"{at}{name}: ", kind=kind, test=test, edits=[
+            (file, item, *([line[2:] for line in lines.splitlines()] for lines in edit))
+            for file, item, edits, *_ in re.findall(PLACE, places)
+            for edit in re.findall(EDIT, edits)])
+    return mutants
+
+
+def applied(mutant, tree):
+    """The files that it changes, as they become."""
+    files = {}
+    for file, item, old, new in mutant.edits:
+        if not (tree / file).is_file():
+            raise ValueError(f"{mutant.at}there is no {file}")
+        text = files.get(file) or (tree / file).read_text()
+        spans = [m.span() for m in re.finditer(ITEM.format(item), text)] if item else [(0, None)]
+        if not spans:
+            raise ValueError(f"{mutant.at}{file} has no {item}")
+
+        def find(lines):
+            words = [r"[ \t]+".join(map(re.escape, line.split())) for line in lines]
+            search = re.compile(r"(?m)^([ \t]*)" + r"[ \t]*\n[ \t]*".join(words) + r"[ \t]*$")
+            return [m for a, b in spans for m in search.finditer(text, a, b or len(text))]
+
+        if len(found := find(old)) != 1:
+            gone = [f"no line '{line.strip()}'" for line in old if not find([line])]
+            gone += [f"{len(found)} places '{' '.join(' '.join(old).split())}'"]
+            raise ValueError(f"{mutant.at}{item and f'{item} in '}{file} has {gone[0]}")
+        start, end = found[0].span()
+        files[file] = text[:start] + "\n".join(found[0][1] + line for line in new) + text[end:]
+    return files
+
+
+def cases(tree):
+    """SUITE.CASE of each KUnit case."""
+    for path in [p for where in SUITES for p in (tree / where).glob("*.c")]:
+        text = path.read_text()
+        for suite, name in re.findall(SUITE, text):
+            for listed in re.finditer(ITEM.format(name), text):
+                yield from (f"{suite}.{c}" for c in re.findall(r"CASE\w*\((\w+)", listed[0]))
+
+
+def check(tree):
+    known, problems = set(cases(tree)), []
+    violations = (top / "scripts/violations.sh").read_text()
+    for m in mutants.values():
+        try:
+            applied(m, tree)
+        except ValueError as problem:
+            problems.append(problem)
+        test = TESTS.get(m.kind, "").format(m.test)
+        if not test:
+            problems.append(f"{m.at}'{m.kind}' is no kind of test")
+        elif test not in known and not (tree / test).is_file():
+            problems.append(f"{m.at}there is no test {test}")
+        elif m.kind == "violation" and f"\n{m.test}\t" not in violations:
+            problems.append(f"{m.at}violations.sh has no case {m.test}")
+    tests = {(m.kind, m.test) for m in mutants.values()}
+    print(*problems, f"{len(mutants)} mutants, {len(tests)} tests", sep="\n")
+    return bool(problems)
+
+
+mutants = parse()
+match sys.argv[1:]:
+    case ["--list", *names]:
+        for name in names or os.environ.get("MUTANTS", "").split() or mutants:
+            if name not in mutants:
+                die(f"there is no mutant '{name}' in {short(table)}")
+            print(name, mutants[name].kind, mutants[name].test)
+    case ["--check", *tree]:
+        sys.exit(check(Path(*tree) if tree else main_tree))
+    case ["--apply", name, tree] if name in mutants:
+        try:
+            for file, text in applied(mutants[name], Path(tree)).items():
+                (Path(tree) / file).write_text(text)
+        except ValueError as problem:
+            die(problem.args[0])
+    case _:
+        die(__doc__.partition(": ")[0])
