@@ -679,7 +679,7 @@ static void wait_timed_out(struct kunit *test)
 
 /*
  * The memory of a fence becomes the next one, while somebody who looked for the
- * old one has its lock. Once with a callback left, so that the list is a new one.
+ * old one has its lock.
  */
 static void reinit_keeps_lock(struct kunit *test)
 {
@@ -913,6 +913,8 @@ static int reference_dropper(void *arg)
 
 	current->kunit_test = slow->test;
 	WRITE_ONCE(slow->entered, true);
+	while (!READ_ONCE(slow->leave))
+		cpu_relax();
 	dma_fence_put(slow->fence);
 	WRITE_ONCE(slow->done, true);
 	while (!kthread_should_stop())
@@ -943,6 +945,7 @@ static void released_while_signaling(struct kunit *test)
 		migrate_disable();
 		kthread_bind(slow.task, cpumask_any_but(cpu_online_mask,
 							smp_processor_id()));
+		slow_signal_run(&slow);
 		rcu_read_lock();
 		dma_fence_lock_irqsave(slow.fence, flags);
 		list_del_init(&cb.base.node);
@@ -950,9 +953,7 @@ static void released_while_signaling(struct kunit *test)
 		if (!kind->release && !kind->wait)
 			RCU_INIT_POINTER(slow.fence->ops, NULL);
 
-		wake_up_process(slow.task);
-		while (!READ_ONCE(slow.entered))
-			cpu_relax();
+		WRITE_ONCE(slow.leave, true);
 		mdelay(5);
 		waited = !READ_ONCE(slow.done);
 		set_bit(DMA_FENCE_FLAG_SIGNALED_BIT, &slow.fence->flags);

@@ -4,8 +4,8 @@
 ///
 /// Drops the lock argument where it is NULL, and dma_fence_spinlock(). A lock
 /// of the driver's own is reported: it has to become one that nests inside of
-/// the lock of the fence, see "Convert your driver" in
-/// Documentation/driver-api/dma-fence-lifetime.rst.
+/// the lock of the fence, as in the rules for fence operations in
+/// drivers/dma-buf/dma-fence.c.
 ///
 // Confidence: High
 // Keywords: dma_fence_init, dma_fence_init64, dma_fence_spinlock
