@@ -27,6 +27,7 @@ list_lock			possible circular locking dependency detected
 list_lock_after_nesting		possible circular locking dependency detected
 status_under_list_lock		possible circular locking dependency detected
 enable_under_list_lock		possible circular locking dependency detected
+add_under_list_lock		possible circular locking dependency detected
 two_issuers			possible circular locking dependency detected
 one_issuer			possible recursive locking detected
 sleep_in_enable_signaling	sleeping function called from invalid context
@@ -35,6 +36,7 @@ name_without_rcu		suspicious RCU usage
 signal_without_lock		at dma_fence_signal_timestamp_locked
 signal_in_enable_signaling	signaled the fence
 drop_lock_in_enable_signaling	releasing a pinned lock
+error_after_signal		include/linux/dma-fence.h:
 TABLE
 echo "$passed violations reported, $failed not"
 [ $failed -eq 0 ]

@@ -14,6 +14,9 @@
 
 #include <kunit/test.h>
 #include <linux/delay.h>
+#include <linux/dma-fence.h>
+#include <linux/dma-fence-array.h>
+#include <linux/dma-fence-chain.h>
 #include <linux/file.h>
 #include <linux/kthread.h>
 #include <linux/poll.h>
@@ -22,31 +25,7 @@
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
-
-/*
- * What a case wants to happen right before an RCU section, in the inline functions
- * of dma-fence.h. That moment is too short to hit by chance.
- */
-static void (*before_rcu)(void);
-static void run_before_rcu(void);
-
-#define rcu_read_lock() do { run_before_rcu(); rcu_read_lock(); } while (0)
-#include <linux/dma-fence.h>
-#undef rcu_read_lock
-
-#include <linux/dma-fence-array.h>
-#include <linux/dma-fence-chain.h>
 #include <linux/sync_file.h>
-
-static void run_before_rcu(void)
-{
-	typeof(before_rcu) func = READ_ONCE(before_rcu);
-
-	if (func) {
-		WRITE_ONCE(before_rcu, NULL);
-		func();
-	}
-}
 
 /* Every job allocates some, and each of them fits a cache line. */
 #if defined(CONFIG_64BIT) && !defined(CONFIG_DEBUG_SPINLOCK) && \
@@ -301,29 +280,6 @@ static void orphan_is_signaled(struct kunit *test)
 
 	KUNIT_EXPECT_TRUE(test, dma_fence_is_signaled(fence));
 	dma_fence_put(fence);
-}
-
-/* The fence was seen unsignaled, and then the issuer goes away. */
-static struct mock_issuer *leaving_issuer;
-static struct dma_fence *left_fence;
-
-static void issuer_leaves(void)
-{
-	dma_fence_signal(left_fence);
-	issuer_die(leaving_issuer);
-}
-
-static void is_signaled_issuer_gone(struct kunit *test)
-{
-	leaving_issuer = issuer_create(test);
-	left_fence = fence_create(test, leaving_issuer, test->param_value);
-	before_rcu = issuer_leaves;
-
-	/* Either answer will do, as long as nobody asks the issuer. */
-	dma_fence_is_signaled(left_fence);
-	KUNIT_EXPECT_NULL(test, before_rcu);
-	KUNIT_EXPECT_TRUE(test, dma_fence_is_signaled(left_fence));
-	dma_fence_put(left_fence);
 }
 
 struct names {
@@ -968,6 +924,76 @@ static void released_while_signaling(struct kunit *test)
 	issuer_die(slow.issuer);
 }
 
+/* Sees the fence pending, and gets its lock when it has signaled. */
+static int latecomer(void *arg)
+{
+	struct slow_signal *slow = arg;
+	struct counted_cb cb = {};
+
+	current->kunit_test = slow->test;
+	WRITE_ONCE(slow->entered, true);
+	while (!READ_ONCE(slow->leave))
+		cpu_relax();
+
+	slow->slept = !dma_fence_test_signaled_flag(slow->fence);
+	switch (slow->ms % 3) {
+	case 0:
+		KUNIT_EXPECT_EQ(slow->test, -ENOENT,
+				dma_fence_add_callback(slow->fence, &cb.base,
+						       count_callback));
+		break;
+	case 1:
+		KUNIT_EXPECT_EQ(slow->test, 0, dma_fence_wait(slow->fence, true));
+		break;
+	case 2:
+		dma_fence_enable_signaling(slow->fence);
+		break;
+	}
+	KUNIT_EXPECT_EQ(slow->test, cb.calls, 0);
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
+
+	return 0;
+}
+
+static void signaled_before_lock(struct kunit *test)
+{
+	unsigned int round, seen[3] = {};
+	unsigned long flags;
+
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "requires at least 2 CPUs");
+
+	for (round = 0; round < 30 && !(seen[0] && seen[1] && seen[2]); round++) {
+		struct slow_signal slow = { .test = test, .ms = round };
+
+		slow.issuer = issuer_create(test);
+		slow.fence = fence_create(test, slow.issuer, test->param_value);
+		slow.task = kthread_create(latecomer, &slow, "dma-fence-latecomer");
+		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, slow.task);
+
+		migrate_disable();
+		kthread_bind(slow.task, cpumask_any_but(cpu_online_mask,
+							smp_processor_id()));
+		slow_signal_run(&slow);
+		dma_fence_lock_irqsave(slow.fence, flags);
+		WRITE_ONCE(slow.leave, true);
+		mdelay(2);
+		dma_fence_signal_locked(slow.fence);
+		dma_fence_unlock_irqrestore(slow.fence, flags);
+		migrate_enable();
+
+		kthread_stop(slow.task);
+		KUNIT_EXPECT_FALSE(test, slow.issuer->enabled);
+		seen[round % 3] += slow.slept;
+		issuer_die(slow.issuer);
+		dma_fence_put(slow.fence);
+	}
+
+	/* Each of the three was late at least once. */
+	KUNIT_EXPECT_TRUE(test, seen[0] && seen[1] && seen[2]);
+}
+
 /*
  * The status tells that the fence is signaled, not that its callbacks have
  * returned, and does not wait for them.
@@ -1497,7 +1523,6 @@ static struct kunit_case dma_fence_lifetime_cases[] = {
 	ISSUER_CASE(orphan_get_status),
 	ISSUER_CASE(orphan_get_status_error),
 	ISSUER_CASE(orphan_is_signaled),
-	ISSUER_CASE(is_signaled_issuer_gone),
 	ISSUER_CASE(orphan_names),
 	ISSUER_CASE(names_of_detached),
 	ISSUER_CASE(orphan_timestamp),
@@ -1526,6 +1551,7 @@ static struct kunit_case dma_fence_lifetime_cases[] = {
 	ISSUER_CASE(barrier_signal),
 	ISSUER_CASE(barrier_sleeping_wait),
 	ISSUER_CASE(released_while_signaling),
+	ISSUER_CASE(signaled_before_lock),
 	ISSUER_CASE(status_does_not_wait),
 	ISSUER_CASE(owned_fence_freed_after_wait),
 	ISSUER_CASE(owned_fence_freed_under_lock),

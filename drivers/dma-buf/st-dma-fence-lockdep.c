@@ -436,6 +436,19 @@ static void enable_under_list_lock(struct kunit *test)
 	ask_under_list_lock(test, dma_fence_enable_signaling);
 }
 
+static void add_callback(struct dma_fence *fence)
+{
+	struct dma_fence_cb cb;
+
+	/* It has signaled, so nothing is added. */
+	dma_fence_add_callback(fence, &cb, lockdep_callback);
+}
+
+static void add_under_list_lock(struct kunit *test)
+{
+	ask_under_list_lock(test, add_callback);
+}
+
 /* Two issuers that signal each other from callbacks. */
 static void two_issuers(struct kunit *test)
 {
@@ -568,9 +581,6 @@ static void signal_in_enable_signaling(struct kunit *test)
 	struct lockdep_fence *gpu;
 	ktime_t time;
 
-	if (!IS_ENABLED(CONFIG_DMABUF_DEBUG))
-		kunit_skip(test, "requires CONFIG_DMABUF_DEBUG");
-
 	expect_report("signaled the fence");
 	gpu = gpu_fence(test);
 	gpu->enable = enable_signals;
@@ -582,6 +592,20 @@ static void signal_in_enable_signaling(struct kunit *test)
 	time = dma_fence_timestamp(&gpu->base);
 	KUNIT_EXPECT_TRUE(test, ktime_before(time, ktime_get()));
 	KUNIT_EXPECT_TRUE(test, list_empty(&gpu->cb.node));
+	dma_fence_put(&gpu->base);
+}
+
+/* What others have read of the fence is final. */
+static void error_after_signal(struct kunit *test)
+{
+	struct lockdep_fence *gpu = gpu_fence(test);
+
+	expect_report("include/linux/dma-fence.h:");
+	dma_fence_set_error(&gpu->base, -EIO);
+	dma_fence_signal(&gpu->base);
+	dma_fence_set_error(&gpu->base, -ENODEV);
+
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(&gpu->base), -EIO);
 	dma_fence_put(&gpu->base);
 }
 
@@ -611,12 +635,14 @@ static struct kunit_case violation_cases[] = {
 	KUNIT_CASE(list_lock_after_nesting),
 	KUNIT_CASE(status_under_list_lock),
 	KUNIT_CASE(enable_under_list_lock),
+	KUNIT_CASE(add_under_list_lock),
 	KUNIT_CASE(sleep_in_enable_signaling),
 	KUNIT_CASE(sleep_in_name),
 	KUNIT_CASE(name_without_rcu),
 	KUNIT_CASE(signal_without_lock),
 	KUNIT_CASE(signal_in_enable_signaling),
 	KUNIT_CASE(drop_lock_in_enable_signaling),
+	KUNIT_CASE(error_after_signal),
 	KUNIT_CASE(two_issuers),
 	KUNIT_CASE(one_issuer),
 	{}
