@@ -1,0 +1,544 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * An issuer of fences as it should be: the locks of the example in "DMA Fence
+ * Operations" of Documentation/driver-api/dma-buf.rst, with a timer for the
+ * hardware. Unlike there it keeps a list of all its jobs, since it can be
+ * unplugged. It has a timeout that resets it as well. Meant to be run with KASAN
+ * and PROVE_LOCKING, and with KCSAN, on two CPUs.
+ */
+
+#include <kunit/test.h>
+#include <linux/completion.h>
+#include <linux/delay.h>
+#include <linux/dma-fence.h>
+#include <linux/hrtimer.h>
+#include <linux/kthread.h>
+#include <linux/mutex.h>
+#include <linux/rcupdate.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+
+#define GPU_JOBS	4096	/* in its whole life */
+#define GPU_PERIOD	(200 * NSEC_PER_USEC)
+
+struct gpu {
+	char name[16];
+	u64 context;
+
+	struct mutex submit;	/* one job at a time */
+	u64 emitted;
+
+	/* The hardware. What a job writes is there before its seqno is. */
+	u64 seqno;
+	u64 memory[GPU_JOBS];
+	bool hung;
+	struct hrtimer clock;
+
+	/* Nests inside of the locks of fences. */
+	spinlock_t list_lock;
+	struct list_head jobs;	/* in order, with a reference each */
+	bool irq_enabled;
+
+	struct delayed_work timeout;
+	unsigned int resets;
+	u64 before_irq;		/* a seqno that is done before the irq is enabled */
+};
+
+struct gpu_fence {
+	struct dma_fence base;	/* first, so that it is freed by default */
+	struct gpu *gpu;
+	struct list_head link;
+};
+
+static struct gpu_fence *to_gpu_fence(struct dma_fence *fence)
+{
+	return container_of(fence, struct gpu_fence, base);
+}
+
+static bool gpu_seqno_passed(struct gpu *gpu, u64 seqno)
+{
+	/* Pairs with gpu_finish(). */
+	return smp_load_acquire(&gpu->seqno) >= seqno;
+}
+
+static void gpu_finish(struct gpu *gpu, u64 seqno)
+{
+	u64 i;
+
+	for (i = gpu->seqno + 1; i <= seqno; i++)
+		gpu->memory[i] = i;
+	/* Pairs with gpu_seqno_passed(). */
+	smp_store_release(&gpu->seqno, seqno);
+}
+
+static void gpu_enable_interrupt(struct gpu *gpu)
+{
+	if (gpu->before_irq)
+		gpu_finish(gpu, gpu->before_irq);
+	gpu->irq_enabled = true;
+}
+
+static const char *gpu_driver_name(struct dma_fence *fence)
+{
+	return "gpu";
+}
+
+static const char *gpu_timeline_name(struct dma_fence *fence)
+{
+	return to_gpu_fence(fence)->gpu->name;
+}
+
+static bool gpu_signaled(struct dma_fence *fence)
+{
+	return gpu_seqno_passed(to_gpu_fence(fence)->gpu, fence->seqno);
+}
+
+static bool gpu_enable_signaling(struct dma_fence *fence)
+{
+	struct gpu *gpu = to_gpu_fence(fence)->gpu;
+	bool pending;
+
+	spin_lock(&gpu->list_lock);
+	/* From here on the interrupt is not missed. Was it before? */
+	gpu_enable_interrupt(gpu);
+	pending = !gpu_seqno_passed(gpu, fence->seqno);
+	spin_unlock(&gpu->list_lock);
+
+	return pending;
+}
+
+static const struct dma_fence_ops gpu_fence_ops = {
+	.get_driver_name = gpu_driver_name,
+	.get_timeline_name = gpu_timeline_name,
+	.enable_signaling = gpu_enable_signaling,
+	.signaled = gpu_signaled,
+};
+
+static void gpu_signal(struct list_head *done, int error)
+{
+	struct gpu_fence *f, *next;
+	unsigned long flags;
+
+	/* The fence lock is taken with no other lock held. */
+	list_for_each_entry_safe(f, next, done, link) {
+		list_del(&f->link);
+		dma_fence_lock_irqsave(&f->base, flags);
+		if (error && !dma_fence_test_signaled_flag(&f->base))
+			dma_fence_set_error(&f->base, error);
+		dma_fence_signal_locked(&f->base);
+		dma_fence_unlock_irqrestore(&f->base, flags);
+		dma_fence_put(&f->base);
+	}
+}
+
+static void gpu_retire(struct gpu *gpu)
+{
+	struct gpu_fence *f, *next;
+	unsigned long flags;
+	LIST_HEAD(done);
+
+	spin_lock_irqsave(&gpu->list_lock, flags);
+	list_for_each_entry_safe(f, next, &gpu->jobs, link) {
+		if (!gpu_seqno_passed(gpu, f->base.seqno))
+			break;
+		list_move_tail(&f->link, &done);
+	}
+	if (list_empty(&gpu->jobs))
+		gpu->irq_enabled = false;
+	spin_unlock_irqrestore(&gpu->list_lock, flags);
+
+	gpu_signal(&done, 0);
+}
+
+/* One to four jobs at a time. An interrupt comes only if something was done. */
+static enum hrtimer_restart gpu_clock(struct hrtimer *clock)
+{
+	struct gpu *gpu = container_of(clock, struct gpu, clock);
+	u64 seqno = min(gpu->seqno + 1 + gpu->seqno % 4,
+			smp_load_acquire(&gpu->emitted)); /* pairs with gpu_submit() */
+
+	if (!READ_ONCE(gpu->hung) && seqno > gpu->seqno) {
+		bool irq;
+
+		scoped_guard(spinlock_irqsave, &gpu->list_lock) {
+			gpu_finish(gpu, seqno);
+			irq = gpu->irq_enabled;
+		}
+		if (irq)
+			gpu_retire(gpu);
+	}
+	hrtimer_forward_now(clock, ns_to_ktime(GPU_PERIOD));
+
+	return HRTIMER_RESTART;
+}
+
+static void gpu_stop(struct gpu *gpu, int error)
+{
+	LIST_HEAD(lost);
+
+	hrtimer_cancel(&gpu->clock);
+	gpu_retire(gpu);
+	scoped_guard(spinlock_irqsave, &gpu->list_lock)
+		list_splice_init(&gpu->jobs, &lost);
+	gpu_signal(&lost, error);
+	gpu_finish(gpu, gpu->emitted);
+}
+
+static void gpu_start(struct gpu *gpu)
+{
+	hrtimer_start(&gpu->clock, ns_to_ktime(GPU_PERIOD), HRTIMER_MODE_REL);
+}
+
+static void gpu_timeout(struct work_struct *work)
+{
+	struct gpu *gpu = container_of(work, struct gpu, timeout.work);
+
+	guard(mutex)(&gpu->submit);
+	if (!READ_ONCE(gpu->hung))
+		return;
+
+	gpu_stop(gpu, -ETIMEDOUT);
+	WRITE_ONCE(gpu->hung, false);
+	gpu->resets++;
+	gpu_start(gpu);
+}
+
+static struct gpu *gpu_probe(struct kunit *test)
+{
+	struct gpu *gpu = kzalloc_obj(*gpu);
+
+	KUNIT_ASSERT_NOT_NULL(test, gpu);
+	strscpy(gpu->name, "gpu-ring");
+	gpu->context = dma_fence_context_alloc(1);
+	mutex_init(&gpu->submit);
+	spin_lock_init(&gpu->list_lock);
+	INIT_LIST_HEAD(&gpu->jobs);
+	INIT_DELAYED_WORK(&gpu->timeout, gpu_timeout);
+	hrtimer_setup(&gpu->clock, gpu_clock, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
+	gpu_start(gpu);
+
+	return gpu;
+}
+
+/* Nobody submits any more. Fences of this may be anywhere. */
+static void gpu_remove(struct gpu *gpu)
+{
+	cancel_delayed_work_sync(&gpu->timeout);
+	gpu_stop(gpu, -ENODEV);
+	/* For those who found a fence pending. */
+	synchronize_rcu();
+	kfree(gpu);
+}
+
+static struct dma_fence *gpu_submit(struct gpu *gpu)
+{
+	struct gpu_fence *f = kzalloc_obj(*f);
+
+	if (!f)
+		return NULL;
+
+	gpu_retire(gpu);
+
+	guard(mutex)(&gpu->submit);
+	f->gpu = gpu;
+	dma_fence_init(&f->base, &gpu_fence_ops, gpu->context,
+		       gpu->emitted + 1);
+	dma_fence_get(&f->base);
+	scoped_guard(spinlock_irqsave, &gpu->list_lock)
+		list_add_tail(&f->link, &gpu->jobs);
+	/* Pairs with gpu_clock(). */
+	smp_store_release(&gpu->emitted, gpu->emitted + 1);
+
+	return &f->base;
+}
+
+/* What others can do with a fence, all of it. */
+struct client {
+	struct dma_fence_cb cb;
+	struct completion called, finished;
+	struct kunit *test;
+	struct task_struct *task;
+	struct gpu *gpu;
+	int error;		/* that jobs may have */
+	unsigned int linger;	/* us from asking for a name to looking at it */
+	bool more;
+};
+
+static void client_callback(struct dma_fence *fence, struct dma_fence_cb *cb)
+{
+	complete(&container_of(cb, struct client, cb)->called);
+}
+
+static void client_names(struct client *client, struct dma_fence *fence)
+{
+	const char __rcu *name;
+
+	guard(rcu)();
+	name = dma_fence_timeline_name(fence);
+	udelay(client->linger);
+	KUNIT_EXPECT_TRUE(client->test,
+			  !strcmp(rcu_dereference(name), "gpu-ring") ||
+			  !strcmp(rcu_dereference(name), "signaled-timeline"));
+}
+
+/* What a job has written is there for whoever knows that its fence has signaled. */
+static void client_check(struct client *client, struct dma_fence *fence)
+{
+	int status = dma_fence_get_status(fence);
+
+	if (client->error && status < 0) {
+		KUNIT_EXPECT_EQ(client->test, status, client->error);
+	} else {
+		KUNIT_EXPECT_EQ(client->test, status, 1);
+		KUNIT_EXPECT_EQ(client->test, fence->seqno,
+				client->gpu->memory[fence->seqno]);
+	}
+}
+
+static void client_job(struct client *client, unsigned int how)
+{
+	struct dma_fence *fence = gpu_submit(client->gpu);
+
+	if (!fence) {
+		KUNIT_FAIL(client->test, "no memory");
+		return;
+	}
+
+	client_names(client, fence);
+	reinit_completion(&client->called);
+	switch (how % 5) {
+	case 0:
+		KUNIT_EXPECT_GT(client->test, dma_fence_wait_timeout(fence, false, 10 * HZ), 0);
+		client_check(client, fence);
+		break;
+	case 1:
+		if (!dma_fence_add_callback(fence, &client->cb, client_callback))
+			KUNIT_EXPECT_TRUE(client->test,
+					  wait_for_completion_timeout(&client->called, 10 * HZ));
+		client_check(client, fence);
+		break;
+	case 2:
+		while (!dma_fence_is_signaled(fence))
+			fsleep(100);
+		client_check(client, fence);
+		break;
+	case 3:
+		if (dma_fence_add_callback(fence, &client->cb, client_callback))
+			break;
+		client_names(client, fence);
+		if (!dma_fence_remove_callback(fence, &client->cb))
+			KUNIT_EXPECT_TRUE(client->test, completion_done(&client->called));
+		break;
+	case 4:
+		/* The rest is up to the issuer. */
+		dma_fence_enable_signaling(fence);
+		break;
+	}
+	client_names(client, fence);
+	dma_fence_put(fence);
+}
+
+#define CLIENT_JOBS	100	/* each at least */
+
+static int client_thread(void *arg)
+{
+	struct client *client = arg;
+	unsigned int i;
+
+	current->kunit_test = client->test;
+	for (i = 0; i < CLIENT_JOBS ||
+	     (READ_ONCE(client->more) && i < GPU_JOBS / 2 - 1); i++)
+		client_job(client, i);
+	complete(&client->finished);
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
+
+	return 0;
+}
+
+static void clients_run(struct kunit *test, struct gpu *gpu, int error,
+			void (*meanwhile)(struct gpu *gpu))
+{
+	struct client *clients = kunit_kcalloc(test, 2, sizeof(*clients), GFP_KERNEL);
+	unsigned int i;
+
+	KUNIT_ASSERT_NOT_NULL(test, clients);
+	for (i = 0; i < 2; i++) {
+		clients[i] = (struct client){ .test = test, .gpu = gpu, .error = error,
+					      .more = meanwhile };
+		init_completion(&clients[i].called);
+		init_completion(&clients[i].finished);
+		clients[i].task = kthread_create(client_thread, &clients[i],
+						 "dma-fence-client-%u", i);
+		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, clients[i].task);
+	}
+	for (i = 0; i < 2; i++)
+		wake_up_process(clients[i].task);
+	if (meanwhile)
+		meanwhile(gpu);
+	for (i = 0; i < 2; i++)
+		WRITE_ONCE(clients[i].more, false);
+	for (i = 0; i < 2; i++) {
+		wait_for_completion(&clients[i].finished);
+		kthread_stop(clients[i].task);
+	}
+	KUNIT_EXPECT_GE(test, gpu->emitted, 2 * CLIENT_JOBS);
+}
+
+static void clients(struct kunit *test)
+{
+	struct gpu *gpu = gpu_probe(test);
+
+	clients_run(test, gpu, 0, NULL);
+	KUNIT_EXPECT_EQ(test, gpu->resets, 0);
+	gpu_remove(gpu);
+}
+
+static void hang_now_and_then(struct gpu *gpu)
+{
+	unsigned int i;
+
+	for (i = 0; i < 3; i++) {
+		fsleep(50000);
+		WRITE_ONCE(gpu->hung, true);
+		mod_delayed_work(system_percpu_wq, &gpu->timeout, HZ / 50);
+		while (READ_ONCE(gpu->hung))
+			fsleep(1000);
+	}
+}
+
+static void clients_of_hung_gpu(struct kunit *test)
+{
+	struct gpu *gpu = gpu_probe(test);
+
+	clients_run(test, gpu, -ETIMEDOUT, hang_now_and_then);
+	KUNIT_EXPECT_EQ(test, gpu->resets, 3);
+	gpu_remove(gpu);
+}
+
+/* The job was done just before the interrupt was enabled. */
+static void done_before_interrupt(struct kunit *test)
+{
+	struct gpu *gpu = gpu_probe(test);
+	struct dma_fence *fence = gpu_submit(gpu);
+
+	KUNIT_ASSERT_NOT_NULL(test, fence);
+	hrtimer_cancel(&gpu->clock);
+	KUNIT_EXPECT_FALSE(test, gpu_seqno_passed(gpu, 1));
+	gpu->before_irq = 1;
+	KUNIT_EXPECT_GT(test, dma_fence_wait_timeout(fence, false, HZ), 0);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 1);
+
+	gpu->before_irq = 0;
+	gpu_remove(gpu);
+	dma_fence_put(fence);
+}
+
+static void reset(struct kunit *test)
+{
+	struct gpu *gpu = gpu_probe(test);
+	struct dma_fence *fence;
+
+	WRITE_ONCE(gpu->hung, true);
+	fence = gpu_submit(gpu);
+	KUNIT_ASSERT_NOT_NULL(test, fence);
+	mod_delayed_work(system_percpu_wq, &gpu->timeout, HZ / 50);
+	KUNIT_EXPECT_GT(test, dma_fence_wait_timeout(fence, false, 10 * HZ), 0);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), -ETIMEDOUT);
+	dma_fence_put(fence);
+
+	/* It works again. */
+	while (READ_ONCE(gpu->hung))
+		fsleep(1000);
+	fence = gpu_submit(gpu);
+	KUNIT_ASSERT_NOT_NULL(test, fence);
+	KUNIT_EXPECT_EQ(test, dma_fence_wait(fence, false), 0);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 1);
+	KUNIT_EXPECT_EQ(test, gpu->resets, 1);
+	gpu_remove(gpu);
+	dma_fence_put(fence);
+}
+
+#define LEFT	32
+
+/* Somebody looks at fences all the time, for whatever reason. */
+struct onlooker {
+	struct client client;
+	struct dma_fence *fences[LEFT];
+	unsigned int rounds;
+};
+
+static int onlooker_thread(void *arg)
+{
+	struct onlooker *onlooker = arg;
+	unsigned int i;
+
+	current->kunit_test = onlooker->client.test;
+	while (!kthread_should_stop()) {
+		for (i = 0; i < LEFT; i++) {
+			client_names(&onlooker->client, onlooker->fences[i]);
+			dma_fence_is_signaled(onlooker->fences[i]);
+		}
+		WRITE_ONCE(onlooker->rounds, onlooker->rounds + 1);
+		cond_resched();
+	}
+
+	return 0;
+}
+
+static void unplugged(struct kunit *test)
+{
+	struct onlooker *onlooker = kunit_kzalloc(test, sizeof(*onlooker), GFP_KERNEL);
+	struct gpu *gpu = gpu_probe(test);
+	struct client *client = &onlooker->client;
+	unsigned int i, rounds;
+
+	KUNIT_ASSERT_NOT_NULL(test, onlooker);
+	client->test = test;
+	client->linger = 50;
+	init_completion(&client->called);
+	WRITE_ONCE(gpu->hung, true);
+	for (i = 0; i < LEFT; i++) {
+		onlooker->fences[i] = gpu_submit(gpu);
+		KUNIT_ASSERT_NOT_NULL(test, onlooker->fences[i]);
+		if (i % 2)
+			dma_fence_enable_signaling(onlooker->fences[i]);
+	}
+	KUNIT_EXPECT_EQ(test, 0, dma_fence_add_callback(onlooker->fences[1], &client->cb,
+							client_callback));
+	client->task = kthread_create(onlooker_thread, onlooker, "dma-fence-onlooker");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, client->task);
+	wake_up_process(client->task);
+	while (!READ_ONCE(onlooker->rounds))
+		fsleep(1000);
+
+	gpu_remove(gpu);
+	KUNIT_EXPECT_TRUE(test, completion_done(&client->called));
+	rounds = READ_ONCE(onlooker->rounds);
+	while (READ_ONCE(onlooker->rounds) < rounds + 3)
+		fsleep(1000);
+	kthread_stop(client->task);
+
+	for (i = 0; i < LEFT; i++) {
+		KUNIT_EXPECT_TRUE(test, dma_fence_test_signaled_flag(onlooker->fences[i]));
+		KUNIT_EXPECT_EQ(test, dma_fence_get_status(onlooker->fences[i]), -ENODEV);
+		dma_fence_put(onlooker->fences[i]);
+	}
+}
+
+static struct kunit_case issuer_cases[] = {
+	KUNIT_CASE(done_before_interrupt),
+	KUNIT_CASE(reset),
+	KUNIT_CASE(unplugged),
+	KUNIT_CASE_SLOW(clients),
+	KUNIT_CASE_SLOW(clients_of_hung_gpu),
+	{}
+};
+
+static struct kunit_suite issuer_suite = {
+	.name = "dma-buf-fence-issuer",
+	.test_cases = issuer_cases,
+};
+
+kunit_test_suite(issuer_suite);
