@@ -15,12 +15,6 @@
 #include <linux/sched.h>
 #include <linux/slab.h>
 
-/* The suite also runs on kernels whose fences take a lock, to see what it finds. */
-#ifndef dma_fence_init_once
-#define dma_fence_init(fence, ops, context, seqno) \
-	dma_fence_init(fence, ops, NULL, context, seqno)
-#endif
-
 #define MEMBERS		4
 #define RACE_ROUNDS	100
 #define RACE_MOST	20000	/* rounds, if a race is shy */
