@@ -279,7 +279,13 @@ def verify(mode=""):
     made = am_all(standing(), topics)
     if git("diff", "--name-only", made[last(made)], "HEAD", at=main_tree):
         die(f"patches/ and {short(main_tree)} give different trees")
-    say(f"{sum(len(patch_files(t)) for t in made)} patches in {len(made)} topics apply")
+    chosen, partly = selection(SimpleNamespace(topics=(), series="none"), topics, standing())
+    try:
+        pick(standing(), chosen, partly=partly, verbose=False)
+    except Conflict as conflict:
+        die(f"the tests do not apply on the plain base, as SERIES=none wants: {conflict}")
+    say(f"{sum(len(patch_files(t)) for t in made)} patches in {len(made)} topics apply, "
+        "the tests also on the plain base")
 
 
 # ---- commands ---------------------------------------------------------------------------
