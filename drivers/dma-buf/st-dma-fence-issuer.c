@@ -277,7 +277,7 @@ struct client {
 	struct gpu *gpu;
 	int error;		/* that jobs may have */
 	unsigned int errors;	/* how many had it */
-	unsigned int linger;	/* us from asking for a name to looking at it */
+	unsigned int linger;	/* ms from asking for a name to looking at it */
 	bool more;
 };
 
@@ -293,7 +293,7 @@ static void client_names(struct client *client, struct dma_fence *fence)
 
 	scoped_guard(rcu) {
 		name = dma_fence_timeline_name(fence);
-		udelay(client->linger);
+		mdelay(client->linger);
 		known = !strcmp(rcu_dereference(name), "gpu-ring") ||
 			!strcmp(rcu_dereference(name), "signaled-timeline");
 	}
@@ -515,7 +515,7 @@ static void unplugged(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_NULL(test, onlooker);
 	client->test = test;
-	client->linger = 50;
+	client->linger = 2;
 	init_completion(&client->called);
 	WRITE_ONCE(gpu->hung, true);
 	for (i = 0; i < LEFT; i++) {
