@@ -49,12 +49,14 @@ use() {
 	guest_config=("bench-$guest_arch.config" "${@/%/.config}")
 	guest_suffix=bench-$guest_arch
 	[[ " $* " != *' bench-smp '* ]] || guest_suffix=$guest_suffix-smp
+	[[ " $* " != *' bench-debug '* ]] || guest_suffix=$guest_suffix-debug
 	guest_name=$guest_suffix-$kernel
 	tree=${trees[$kernel]}
 	. "$top/scripts/guest.sh"
 }
 
 arm64() { if [ "$1" = lts ]; then use "$1" arm64 bench-lts; else use "$1" arm64 bench-vkms; fi; }
+arm64-debug() { use "$1" arm64 bench-vkms bench-debug; }
 um() { use "$1" um; }
 um-smp() { use "$1" um bench-smp; }
 
@@ -67,7 +69,7 @@ boot() {
 		exec timeout -k 5 600 "$out/linux" mem=512M seccomp=on ncpus=2 console=tty $args kunit_shutdown=poweroff \
 			>"$log" 2>&1 </dev/null ;;
 	# Time is what the CPU has executed, and it passes at once while the CPU sleeps.
-	count)	set -- -smp 1 -accel tcg,thread=single -icount shift=0,sleep=off ;;
+	count*)	set -- -smp 1 -accel tcg,thread=single -icount shift=0,sleep=off ;;
 	*)	set -- -smp 2 -accel tcg,thread=multi ;;
 	esac
 	exec timeout -k 5 1200 "$qemu" -machine virt -cpu max -m 1G "$@" -display none -monitor none -nic none \
@@ -97,6 +99,14 @@ SCOPE='' SERIES=none "$top/scripts/stack.py" tree --keep
 lts_tree
 
 for kernel in series base lts; do arm64 $kernel; guest_kernel; done
+# One option apart: what it does not concern is built.
+for kernel in series base; do
+	arm64 $kernel
+	like=$out
+	arm64-debug $kernel
+	[ -f "$out/vmlinux" ] || { rm -rf "$out"; cp -a "$like" "$out"; }
+	guest_kernel
+done
 for kernel in series base lts; do um $kernel; guest_kernel; done
 for kernel in series base; do um-smp $kernel; guest_kernel; done
 # The same program for all, so that what it costs itself is the same.
@@ -108,6 +118,7 @@ initramfs=$out/initramfs.cpio
 rm -rf "$results"
 mkdir -p "$results"
 measure count arm64 2 series base lts
+measure count-debug arm64-debug 2 series base
 measure arm64 arm64 "$rounds" series base lts
 measure um um "$rounds" series base lts
 measure um-smp um-smp "$rounds" series base

@@ -7,8 +7,9 @@
 #   - the C files that it touches, and users of the headers that it touches, do not build for
 #     UML, x86-64 or arm64, or give a message with W=1 and sparse that they did not give before;
 #   - it touches what UML builds, and a KUnit suite that this tree has fails, or leaves a splat.
-# TOPICS=a,b checks these. A result is kept by content, so that an interrupted run goes on.
-# Ends with a table, which is also in results/topics-check.md.
+# TOPICS=a,b checks these. What was ok is in results/topics-check.md with a digest of what it
+# depends on: the patches, the base, the compilers, this script. It is not checked again
+# while that is the same, so that an interrupted run goes on. Ends with the table.
 export SCOPE=select
 . "$(dirname "$0")/common.sh"
 . "$top/scripts/objects.sh"
@@ -20,6 +21,7 @@ config=$build/topics.config
 uml='^drivers/(dma-buf|gpu/drm/[^/]*\.[ch]|gpu/drm/tests|gpu/drm/scheduler)|^include/(linux/dma-|drm/|trace/)'
 [ "$series" = all ] || die "topics-check.sh works on the stack: not with SERIES=none"
 have_tree
+report=$top/results/topics-check.md
 mkdir -p "$results" "$top/results"
 same_objects
 uml_config >"$config"
@@ -159,55 +161,70 @@ verdict() {	# TOPIC: into $row, $problems
 	row="| $topic | $patches | $(wc -l <<<"$to") | $files | $tests |"
 }
 
+head="| topic | patches | recipients | objects | KUnit tests | | digest |
+|---|---:|---:|---:|---:|---|---|"
+
+# The row of a topic takes the place of the one it had; the order is that of the series.
+write_report() {
+	local t row
+	{
+		echo "# Each topic on its own"
+		echo
+		echo "Made by \`make check CHECKS=topics\`, last on $(date -u +%F), on $(base_name). Each topic on the base and"
+		echo "what it needs, without any other test; objects are built with W=1 and sparse for ${arches[*]}."
+		echo "The digest is of the patches, of those that the topic needs, of the base, the compilers and the check."
+		echo
+		echo "$head"
+		for t in $post; do
+			row=${fresh[$t]:-$(grep -s "^| $t | .* ${digest[$t]} |\$" "$report")} ||
+				row="| $t | - | - | - | - | not checked in this form | - |"
+			echo "$row"
+		done
+	} >"$report.new"
+	mv "$report.new" "$report"
+}
+
+declare -A fresh=() digest=() patches_of=()
+post=$("$top/scripts/stack.py" list | awk -F '\t' '$3 == "post" { print $1 }')
+for topic in $("$top/scripts/stack.py" list | cut -f1); do
+	patches_of[$topic]=$(git -C "$tree" log -p "$("$top/scripts/stack.py" commits "$topic")" |
+		git patch-id --stable | cut -d' ' -f1)
+done
+for topic in $post; do
+	digest[$topic]=$({
+		echo "$how"
+		git -C "$tree" rev-parse "$base_ref"
+		for t in $("$top/scripts/stack.py" needs "$topic") "$topic"; do echo "${patches_of[$t]}"; done
+	} | git hash-object --stdin | cut -c1-12)
+done
 rows=() failed=() n=0
 for topic in ${selected:-$topics}; do
-	kind=$("$top/scripts/stack.py" list | awk -F '\t' -v t="$topic" '$1 == t { print $3 }')
-	[ "$kind" = post ] || continue
+	grep -qxF "$topic" <<<"$post" || continue
 	n=$((n + 1))
 	printf '%-24s' "$topic"
-	key=$({
-		echo "$how"
-		for t in $("$top/scripts/stack.py" needs "$topic") "$topic"; do
-			git -C "$tree" log -p "$("$top/scripts/stack.py" commits "$t")"
-		done | git patch-id --stable | cut -d' ' -f1
-		git -C "$tree" rev-parse "$base_ref"
-	} | git hash-object --stdin)
-	if [ -f "$results/$key" ]; then
-		row=$(cat "$results/$key")
+	key=${digest[$topic]}
+	if row=$(grep -s "^| $topic | .* ok | $key |\$" "$report"); then
 		echo ' ok before'
-		rows+=("$row ok |")
+		rows+=("$row")
 		continue
 	fi
 	problems=()
 	verdict "$topic"
 	if [ ${#problems[@]} -eq 0 ]; then
 		echo ' ok'
-		echo "$row" >"$results/$key"
-		rows+=("$row ok |")
+		row="$row ok | $key |"
 	else
 		echo ' FAILED'
 		printf '%s\n' "${problems[@]}"
-		rows+=("$row **$(sed -n '1s/^ *//; 1s/, log: .*//p' <<<"${problems[0]}")** |")
+		row="$row **$(sed -n '1s/^ *//; 1s/, log: .*//p' <<<"${problems[0]}")** | $key |"
 		failed+=("$topic")
 	fi
+	rows+=("$row")
+	fresh[$topic]=$row
+	write_report
 done
-table() {
-	echo "| topic | patches | recipients | objects | KUnit tests | |"
-	echo "|---|---:|---:|---:|---:|---|"
-	printf '%s\n' "${rows[@]}"
-}
-if [ -z "$selected" ]; then
-	{
-		echo "# Each topic on its own"
-		echo
-		echo "Made by \`make check CHECKS=topics\` on $(date -u +%F), commit $(git -C "$top" describe --always --dirty)," \
-			"on $(base_name). Each topic on the base and what it needs, without any other test;"
-		echo "objects are built with W=1 and sparse for ${arches[*]}."
-		echo
-		table
-	} >"$top/results/topics-check.md"
-fi
 echo
-table
+echo "$head"
+printf '%s\n' "${rows[@]}"
 echo "$((n - ${#failed[@]})) of $n topics ok${failed:+; not ok: ${failed[*]}}"
 [ ${#failed[@]} -eq 0 ]
