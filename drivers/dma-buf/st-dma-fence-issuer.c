@@ -123,6 +123,7 @@ static void gpu_signal(struct list_head *done, int error)
 	/* The fence lock is taken with no other lock held. */
 	list_for_each_entry_safe(f, next, done, link) {
 		list_del(&f->link);
+		/* What dma_fence_try_set_error() does, where there is one. */
 		dma_fence_lock_irqsave(&f->base, flags);
 		if (error && !dma_fence_test_signaled_flag(&f->base))
 			dma_fence_set_error(&f->base, error);
