@@ -106,7 +106,7 @@ def set_goals():
             r, kind = worst(instrument, op)
             goal(f"{op}{REASONS.get(op, '')} takes at most {limit:.2f} times the instructions{text}: {r:.2f} ({kind})", r <= limit)
     for op in ("2cpu-get-status-signaled", "2cpu-wait-signaled"):
-        r, kind = worst("um-smp", op, ("external",))
+        r, kind = worst("um", op, ("external",))
         goal(f"{op} has at least 5 times the throughput: {1 / r:.1f} ({kind})", r <= 0.2, False)
     one, many, before = (get("waits", *key, "vkms") for key in
                          (("series", "unbind-1"), ("series", "unbind-16"), ("base", "unbind-16")))
@@ -133,7 +133,7 @@ def plot(path, title):
     left, width, top, step = 200, 420, 64, 18
     shown = {}
     for op, kind in rows:
-        instrument = "um-smp" if op.startswith("2cpu-") else "count"
+        instrument = "um" if op.startswith("2cpu-") else "count"
         r = ratio(instrument, "base", op, kind)
         if op != "nothing" and kind != "vkms" and r:
             shown.setdefault((op, instrument), []).append((kind, r))
@@ -159,7 +159,7 @@ def plot(path, title):
                        f'<text class="small" text-anchor="middle" x="{x(r)}" y="{height - 8}">{r:g}</text>')
     for n, ((op, instrument), dots) in enumerate(shown.items()):
         y = top + step * n
-        unit = " (ns)" if instrument == "um-smp" else ""
+        unit = " (ns)" if instrument == "um" else ""
         svg.append(f'<text class="small" text-anchor="end" x="{left - 8}" y="{y + 4}">{op}{unit}</text>')
         for kind, r in dots:
             css = kind.replace("-", " ") if kind in KINDS else "other"
@@ -171,7 +171,7 @@ def plot(path, title):
 def code(directory, arch, function):
     """The same function of the three kernels side by side."""
     columns = []
-    for kernel in KERNELS:
+    for kernel in KERNELS if arch == "arm64" else ("base", "series"):
         lines = open(f"{directory}/{arch}-{kernel}-{function}.txt", encoding="ascii").read().expandtabs(8).splitlines()
         columns.append([KERNELS[kernel] + f": {len(lines)} instructions"] + lines)
     width = max(len(line) for column in columns for line in column) + 2
@@ -189,12 +189,12 @@ def main(directory, title):
         out.write(title + "\n")
         out.write("## Goals\n\n" + "".join(f"- {g}\n" for g in goals) + "\n")
         out.write("## One CPU\n\n" + table(
-            (("count", "instructions", ("lts", "base")), ("um", "ns", ("lts", "base"))),
+            (("count", "instructions", ("lts", "base")), ("um", "ns", ("base",))),
             lambda op, kind: kind not in ("-", "text", "vkms") and not op.startswith("2cpu-")))
         out.write("## One CPU, with CONFIG_DMABUF_DEBUG\n\n" + table(
             (("count-debug", "instructions", ("base",)),), lambda op, kind: op in LIMITS))
         out.write("## Two CPUs, the same fence, ns per operation of both\n\n" + table(
-            (("um-smp", "UML", ("base",)), ("arm64", "arm64", ("lts", "base"))), lambda op, kind: op.startswith("2cpu-")))
+            (("um", "UML", ("base",)), ("arm64", "arm64", ("lts", "base"))), lambda op, kind: op.startswith("2cpu-")))
         out.write("## Unbind of a vkms device\n\n" + table(
             (("waits", "waits", ("base",)), ("periods", "grace periods", ("base",))), lambda op, kind: kind == "vkms", 1, "%.0f"))
         out.write(table((("arm64", "ms", ("base",)), ("count", "ms of virtual time", ("base",))), lambda op, kind: kind == "vkms", 1e9))

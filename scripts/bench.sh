@@ -48,7 +48,6 @@ use() {
 	shift 2
 	guest_config=("bench-$guest_arch.config" "${@/%/.config}")
 	guest_suffix=bench-$guest_arch
-	[[ " $* " != *' bench-smp '* ]] || guest_suffix=$guest_suffix-smp
 	[[ " $* " != *' bench-debug '* ]] || guest_suffix=$guest_suffix-debug
 	guest_name=$guest_suffix-$kernel
 	tree=${trees[$kernel]}
@@ -58,13 +57,12 @@ use() {
 arm64() { if [ "$1" = lts ]; then use "$1" arm64 bench-lts; else use "$1" arm64 bench-vkms; fi; }
 arm64-debug() { use "$1" arm64 bench-vkms bench-debug; }
 um() { use "$1" um; }
-um-smp() { use "$1" um bench-smp; }
 
 # boot LOG INSTRUMENT: takes the place of the shell.
 boot() {
 	local log=$1 args="panic=-1 kunit.enable=1 kunit.autorun=1 kunit.filter_glob=dma-buf-fence-bench"
 	case $2 in
-	um*)
+	um)
 		# shellcheck disable=SC2086
 		exec timeout -k 5 600 "$out/linux" mem=512M seccomp=on ncpus=2 console=tty $args kunit_shutdown=poweroff \
 			>"$log" 2>&1 </dev/null ;;
@@ -88,7 +86,7 @@ measure() {
 			quietly "$log.boot" "$instrument, round $round of $n: $kernel" boot "$log" "$instrument" ||
 				die "the guest did not get to its end; its console is ${log#"$top"/}"
 			# Linux 6.12 has no vkms that could be unbound, and says SKIP.
-			case $instrument-$kernel in um*) want='bench op=' ;; *-lts) want='selftest exit=4' ;; *) want='selftest exit=0' ;; esac
+			case $instrument-$kernel in um-*) want='bench op=' ;; *-lts) want='selftest exit=4' ;; *) want='selftest exit=0' ;; esac
 			! grep -aqE '^ *(\[[ 0-9.]*\] *)?not ok |Kernel panic' "$log" && grep -aq "$want" "$log" ||
 				die "the benchmark failed on $kernel; see ${log#"$top"/}"
 		done
@@ -107,8 +105,7 @@ for kernel in series base; do
 	[ -f "$out/vmlinux" ] || { rm -rf "$out"; cp -a "$like" "$out"; }
 	guest_kernel
 done
-for kernel in series base lts; do um $kernel; guest_kernel; done
-for kernel in series base; do um-smp $kernel; guest_kernel; done
+for kernel in series base; do um $kernel; guest_kernel; done
 # The same program for all, so that what it costs itself is the same.
 arm64 series
 programs=(fence_bench)
@@ -120,8 +117,7 @@ mkdir -p "$results"
 measure count arm64 2 series base lts
 measure count-debug arm64-debug 2 series base
 measure arm64 arm64 "$rounds" series base lts
-measure um um "$rounds" series base lts
-measure um-smp um-smp "$rounds" series base
+measure um um "$rounds" series base
 
 # Each line that says something, once; the console has some twice.
 for log in "$results"/*.log; do
@@ -140,6 +136,7 @@ done >"$results/figures"
 # Code: the size of dma-fence.o, and what the check became that is inlined everywhere.
 for arch in arm64 um; do
 	for kernel in series base lts; do
+		[ "$arch-$kernel" != um-lts ] || continue
 		$arch $kernel
 		${cross}size -A "$out/$dma_buf/dma-fence.o" | awk -v a=$arch -v k=$kernel \
 			'$1 ~ /^\.text/ { n += $2 } END { print "bytes", k, "dma-fence.o-" a, "text", n }' >>"$results/figures"
