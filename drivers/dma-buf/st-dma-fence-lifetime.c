@@ -1094,7 +1094,9 @@ static int owned_fence_slow_signaler(void *arg)
 	return 0;
 }
 
-static void owned_fence_freed_under_lock(struct kunit *test)
+static void owned_fence_freed(struct kunit *test,
+			      signed long (*wait)(struct dma_fence *fence,
+						  bool intr, signed long timeout))
 {
 	struct slow_signal slow = { .test = test, .ms = 20 };
 	struct mock_fence *fence;
@@ -1116,12 +1118,23 @@ static void owned_fence_freed_under_lock(struct kunit *test)
 	cpu = cpumask_any_but(cpu_online_mask, smp_processor_id());
 	kthread_bind(slow.task, cpu);
 	slow_signal_run(&slow);
-	KUNIT_EXPECT_EQ(test, dma_fence_wait(slow.fence, false), 0);
+	KUNIT_EXPECT_GT(test, wait(slow.fence, false, MAX_SCHEDULE_TIMEOUT), 0);
 	kfree(fence);
 	migrate_enable();
 
 	kthread_stop(slow.task);
 	issuer_die(slow.issuer);
+}
+
+static void owned_fence_freed_under_lock(struct kunit *test)
+{
+	owned_fence_freed(test, dma_fence_wait_timeout);
+}
+
+/* It can signal between the two times that a wait takes the lock. */
+static void owned_fence_freed_by_default_wait(struct kunit *test)
+{
+	owned_fence_freed(test, dma_fence_default_wait);
 }
 
 /*
@@ -1555,6 +1568,7 @@ static struct kunit_case dma_fence_lifetime_cases[] = {
 	ISSUER_CASE(status_does_not_wait),
 	ISSUER_CASE(owned_fence_freed_after_wait),
 	ISSUER_CASE(owned_fence_freed_under_lock),
+	ISSUER_CASE(owned_fence_freed_by_default_wait),
 	ISSUER_CASE(race_watch_signal),
 	KUNIT_CASE_PARAM_ATTR(race_signal_names, issuer_kind_gen_params,
 			      { .speed = KUNIT_SPEED_SLOW }),
