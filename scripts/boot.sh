@@ -106,12 +106,14 @@ may_skip='no_memory_for_device|no_memory_for_configfs'
 if [ "$kcsan" = 1 ]; then
 	may_skip="$may_skip|kernel_reports_use_after_free"
 	programs=("${programs[@]/fence_module_unload/}")
+	programs=("${programs[@]/functionfs_fence_lifetime/}")
 fi
 # shellcheck disable=SC2068
 for name in ${programs[@]}; do
 	case $name in
 	writeback_fence_lifetime) run_selftest "$name" $((300 + rounds)) "kmemleak=on WRITEBACK_FENCE_ROUNDS=$rounds" ;;
 	fence_uapi) run_selftest "$name" 600 "" -global virtio-mmio.force-legacy=false -device virtio-gpu-device ;;
+	functionfs_fence_lifetime) run_selftest "$name" 900 "" ;;
 	fence_faults) run_selftest "$name" 900 "kmemleak=on" ;;
 	*) run_selftest "$name" 300 "" ;;
 	esac

@@ -40,7 +40,7 @@ guest_configure() {
 }
 
 guest_userspace() {
-	local arch=$guest_arch modules
+	local arch=$guest_arch modules module
 	[ "$arch" != um ] || arch=x86
 	rm -rf "$root"
 	mkdir -p "$root/dev"
@@ -55,6 +55,9 @@ guest_userspace() {
 		modules=$root/lib/modules/$(cat "$out/include/config/kernel.release")
 		mkdir -p "$modules"
 		cp "$out"/drivers/gpu/drm/{vgem/vgem,vkms/vkms}.ko "$modules/"
+		for module in libcomposite function/usb_f_fs udc/dummy_hcd; do
+			[ ! -f "$out/drivers/usb/gadget/$module.ko" ] || cp "$out/drivers/usb/gadget/$module.ko" "$modules/"
+		done
 	fi
 	(cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$out/initramfs.cpio"
 }
@@ -81,7 +84,8 @@ guest_kernel() {
 # The selftests that this tree has.
 guest_programs() {
 	local name
-	for name in out_fence_lifetime writeback_fence_lifetime fence_module_unload fence_uapi fence_faults; do
+	for name in out_fence_lifetime writeback_fence_lifetime fence_module_unload functionfs_fence_lifetime \
+		fence_uapi fence_faults; do
 		[ ! -f "$tree/$selftest/$name.c" ] || echo "$name"
 	done
 }
