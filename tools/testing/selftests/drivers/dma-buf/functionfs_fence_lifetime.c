@@ -105,10 +105,12 @@ struct gadget {
 	unsigned int host_in, host_out;	/* and its endpoints */
 };
 
+#pragma pack(push, 1)
+
 struct interface {
 	struct usb_interface_descriptor interface;
 	struct usb_endpoint_descriptor_no_audio in, out;
-} __attribute__((packed));
+};
 
 static struct interface make_interface(unsigned int max_packet)
 {
@@ -145,7 +147,7 @@ static const char *write_descriptors(int ep0)
 		struct usb_functionfs_descs_head_v2 head;
 		__le32 fs_count, hs_count;
 		struct interface fs, hs;
-	} __attribute__((packed)) d = {
+	} d = {
 		.head = {
 			.magic = htole32(FUNCTIONFS_DESCRIPTORS_MAGIC_V2),
 			.length = htole32(sizeof(d)),
@@ -161,7 +163,7 @@ static const char *write_descriptors(int ep0)
 		struct usb_functionfs_strings_head head;
 		__le16 language;
 		char interface[sizeof(NAME)];
-	} __attribute__((packed)) s = {
+	} s = {
 		.head = {
 			.magic = htole32(FUNCTIONFS_STRINGS_MAGIC),
 			.length = htole32(sizeof(s)),
@@ -178,6 +180,8 @@ static const char *write_descriptors(int ep0)
 		return wrong("strings: %m");
 	return NULL;
 }
+
+#pragma pack(pop)
 
 /* Waits until the host has configured the gadget. */
 static const char *wait_enabled(int ep0)
@@ -1127,9 +1131,6 @@ static const char *end_by_reset(struct gadget *g, struct buffer *b)
 	return NULL;
 }
 
-#define WAY_OUT(fixture, name)						\
-	FIXTURE_VARIANT_ADD(fixture, name) { .end = end_by_##name }
-
 /* Ends the newest transfer on "in", or all of them. */
 FIXTURE(pending_then)
 {
@@ -1141,15 +1142,50 @@ FIXTURE_VARIANT(pending_then)
 	const char *(*end)(struct gadget *g, struct buffer *b);
 };
 
-WAY_OUT(pending_then, detach);
-WAY_OUT(pending_then, close);
-WAY_OUT(pending_then, close_ep0_first);
-WAY_OUT(pending_then, close_ep0_last);
-WAY_OUT(pending_then, unbind);
-WAY_OUT(pending_then, remove);
-WAY_OUT(pending_then, stop);
-WAY_OUT(pending_then, udc);
-WAY_OUT(pending_then, reset);
+FIXTURE_VARIANT_ADD(pending_then, detach)
+{
+	.end = end_by_detach,
+};
+
+FIXTURE_VARIANT_ADD(pending_then, close)
+{
+	.end = end_by_close,
+};
+
+FIXTURE_VARIANT_ADD(pending_then, close_ep0_first)
+{
+	.end = end_by_close_ep0_first,
+};
+
+FIXTURE_VARIANT_ADD(pending_then, close_ep0_last)
+{
+	.end = end_by_close_ep0_last,
+};
+
+FIXTURE_VARIANT_ADD(pending_then, unbind)
+{
+	.end = end_by_unbind,
+};
+
+FIXTURE_VARIANT_ADD(pending_then, remove)
+{
+	.end = end_by_remove,
+};
+
+FIXTURE_VARIANT_ADD(pending_then, stop)
+{
+	.end = end_by_stop,
+};
+
+FIXTURE_VARIANT_ADD(pending_then, udc)
+{
+	.end = end_by_udc,
+};
+
+FIXTURE_VARIANT_ADD(pending_then, reset)
+{
+	.end = end_by_reset,
+};
 
 FIXTURE_SETUP(pending_then)
 {
@@ -1201,13 +1237,40 @@ FIXTURE_VARIANT(all_pending_then)
 	const char *(*end)(struct gadget *g, struct buffer *b);
 };
 
-WAY_OUT(all_pending_then, close_ep0_first);
-WAY_OUT(all_pending_then, close_ep0_last);
-WAY_OUT(all_pending_then, unbind);
-WAY_OUT(all_pending_then, remove);
-WAY_OUT(all_pending_then, stop);
-WAY_OUT(all_pending_then, udc);
-WAY_OUT(all_pending_then, reset);
+FIXTURE_VARIANT_ADD(all_pending_then, close_ep0_first)
+{
+	.end = end_by_close_ep0_first,
+};
+
+FIXTURE_VARIANT_ADD(all_pending_then, close_ep0_last)
+{
+	.end = end_by_close_ep0_last,
+};
+
+FIXTURE_VARIANT_ADD(all_pending_then, unbind)
+{
+	.end = end_by_unbind,
+};
+
+FIXTURE_VARIANT_ADD(all_pending_then, remove)
+{
+	.end = end_by_remove,
+};
+
+FIXTURE_VARIANT_ADD(all_pending_then, stop)
+{
+	.end = end_by_stop,
+};
+
+FIXTURE_VARIANT_ADD(all_pending_then, udc)
+{
+	.end = end_by_udc,
+};
+
+FIXTURE_VARIANT_ADD(all_pending_then, reset)
+{
+	.end = end_by_reset,
+};
 
 FIXTURE_SETUP(all_pending_then)
 {
@@ -1260,8 +1323,15 @@ FIXTURE_VARIANT(cancelled_by)
 	const char *(*end)(struct gadget *g, struct buffer *b);
 };
 
-WAY_OUT(cancelled_by, detach);
-WAY_OUT(cancelled_by, close);
+FIXTURE_VARIANT_ADD(cancelled_by, detach)
+{
+	.end = end_by_detach,
+};
+
+FIXTURE_VARIANT_ADD(cancelled_by, close)
+{
+	.end = end_by_close,
+};
 
 FIXTURE_SETUP(cancelled_by)
 {
