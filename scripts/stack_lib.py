@@ -21,7 +21,8 @@ clean_env |= dict(GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_NOSYSTEM="1", LC_ALL
 by_am = {k: v for k, v in clean_env.items() if not k.startswith("GIT_AUTHOR")}
 
 TEST_FILES = re.compile(r"drivers/dma-buf/(st-|\.kunitconfig)|drivers/gpu/drm/(scheduler/)?tests/"
-                        r"|drivers/usb/gadget/udc/dummy_hcd|tools/testing/|Documentation/|scripts/coccinelle/|MAINTAINERS$")
+                        r"|drivers/usb/gadget/udc/dummy_hcd|tools/testing/|Documentation/"
+                        r"|scripts/coccinelle/|MAINTAINERS$")
 TEST_BUILD = re.compile(r"drivers/(dma-buf|gpu/drm|gpu/drm/scheduler)/"
                         r"(Makefile|Kconfig(\.debug)?|\.gitignore)$")
 
