@@ -3,7 +3,7 @@
 # boot.sh: cross-build the tree for arm64, boot it in QEMU with 2 CPUs and run the
 # selftests and the KUnit suites inside, each in a boot of its own. Ends with a
 # table; fails if anything failed, on any splat, and on a guest that never reports.
-# TESTS= picks some, by the names of selftests and KUnit suites.
+# TESTS= picks some, by the names of selftests and KUnit suites; NAME.CASE is one case.
 # With KCSAN=1 the kernel has KCSAN in place of KASAN, and fails on the data races
 # that KCSAN reports in code that this series touches.
 . "$(dirname "$0")/common.sh"
@@ -21,19 +21,23 @@ fi
 have_tree
 suites=('dma-buf*' drm_fence 'drm_sched_lifetime*')
 mapfile -t programs < <(guest_programs)
+tests=("${programs[@]}")
 if [ -n "${TESTS:-}" ]; then
 	read -ra wanted <<<"${TESTS//,/ }"
 	all=" ${programs[*]} "
-	programs=() suites=()
+	tests=() suites=()
 	for name in "${wanted[@]}"; do
-		if [[ $all == *" $name "* ]]; then
-			programs+=("$name")
+		if [[ $all == *" ${name%%.*} "* ]]; then
+			[[ $name != *.* ]] || grep -qE "^TEST.*\b${name#*.}\)" "$tree/$selftest/${name%%.*}.c" ||
+				die "there is no case '${name#*.}' in ${name%%.*}.c"
+			tests+=("$name")
 		elif kunit_known "$tree" "$name"; then
 			suites+=("$name")
 		else
 			die "there is no selftest or suite '$name' in ${tree#"$top"/}; it has:$all$(kunit_names "$tree" | paste -sd' ')"
 		fi
 	done
+	mapfile -t programs < <(printf '%s\n' "${tests[@]%%.*}" | sort -u | grep .)
 fi
 guest_build
 
@@ -81,10 +85,11 @@ judge() {	# NAME OK? DETAIL
 
 # A selftest in userspace, on vkms. Without KUnit, which lets kmemleak report what
 # its suites keep for debugfs.
-run_selftest() {	# PROGRAM SECONDS APPEND [QEMU-OPTION...]
+run_selftest() {	# PROGRAM[.CASE] SECONDS APPEND [QEMU-OPTION...]
 	local name=$1 limit=$2 append=$3 code pass fail skip unexpected ok=0
 	shift 3
-	guest "$name" $((limit + 100)) "kunit.enable=0 selftest=$name selftest_timeout=$limit $append" "$@"
+	[[ $name != *.* ]] || append+=" selftest_only=${name#*.}"
+	guest "$name" $((limit + 100)) "kunit.enable=0 selftest=${name%%.*} selftest_timeout=$limit $append" "$@"
 	code=$(tr -d '\r' <"$guest_log" | sed -n 's/.*boot-init: selftest exit=\([0-9]*\).*/\1/p' | tail -n 1)
 	if [ -z "$code" ]; then
 		judge "$name" 1 "the guest never reported; last line: $(tr -d '\r' <"$guest_log" | grep . | tail -n 1 | cut -c1-80)"
@@ -105,12 +110,12 @@ run_selftest() {	# PROGRAM SECONDS APPEND [QEMU-OPTION...]
 may_skip='no_memory_for_device|no_memory_for_configfs'
 if [ "$kcsan" = 1 ]; then
 	may_skip="$may_skip|kernel_reports_use_after_free"
-	programs=("${programs[@]/fence_module_unload/}")
-	programs=("${programs[@]/functionfs_fence_lifetime/}")
+	tests=("${tests[@]/fence_module_unload*/}")
+	tests=("${tests[@]/functionfs_fence_lifetime*/}")
 fi
 # shellcheck disable=SC2068
-for name in ${programs[@]}; do
-	case $name in
+for name in ${tests[@]}; do
+	case ${name%%.*} in
 	writeback_fence_lifetime) run_selftest "$name" $((300 + rounds)) "kmemleak=on WRITEBACK_FENCE_ROUNDS=$rounds" ;;
 	fence_uapi) run_selftest "$name" 600 "" -global virtio-mmio.force-legacy=false -device virtio-gpu-device ;;
 	functionfs_fence_lifetime) run_selftest "$name" 400 "" ;;

@@ -521,6 +521,62 @@ static void test_merge_error(struct kunit *test)
 	dma_fence_put(bad);
 }
 
+/* Fails between the two times that a merge comes by. */
+static bool late_signaled(struct dma_fence *f)
+{
+	if (!test_and_set_bit(DMA_FENCE_FLAG_USER_BITS, &f->flags))
+		return false;
+
+	dma_fence_set_error(f, -EIO);
+	return true;
+}
+
+static const struct dma_fence_ops late_ops = {
+	.get_driver_name = mock_driver_name,
+	.get_timeline_name = mock_timeline_name,
+	.signaled = late_signaled,
+};
+
+static void test_merge_fails_meanwhile(struct kunit *test)
+{
+	struct sync_file *sync_file, *other_file, *merged;
+	struct dma_fence *fence, *other;
+	struct sync_file_info info;
+	struct user_mem user;
+	struct mock_fence *f;
+
+	user = user_alloc(test, 2);
+	f = kzalloc_obj(*f);
+	KUNIT_ASSERT_NOT_NULL(test, f);
+	dma_fence_init(&f->base, &late_ops, NULL, dma_fence_context_alloc(1),
+		       1);
+	fence = &f->base;
+	sync_file = mock_sync_file(test, fence);
+
+	/* Once as a pending fence, and once as one that has failed. */
+	merged = merge(test, &user, sync_file, sync_file);
+	KUNIT_EXPECT_EQ(test, file_info(test, merged, &user, 0, &info), 0);
+	KUNIT_EXPECT_EQ(test, info.num_fences, 1);
+	KUNIT_EXPECT_EQ(test, info.status, -EIO);
+	flush_delayed_fput();
+	__fput_sync(merged->file);
+
+	/* The same beside another one, which is still pending. */
+	other = mock_fence(test);
+	other_file = mock_sync_file(test, other);
+	merged = merge(test, &user, sync_file, other_file);
+	KUNIT_EXPECT_EQ(test, file_info(test, merged, &user, 0, &info), 0);
+	KUNIT_EXPECT_EQ(test, info.num_fences, 2);
+	flush_delayed_fput();
+	__fput_sync(merged->file);
+	dma_fence_signal(other);
+
+	__fput_sync(other_file->file);
+	__fput_sync(sync_file->file);
+	dma_fence_put(other);
+	dma_fence_put(fence);
+}
+
 /* An importer needs room for the contexts of a sync_file, not for its members. */
 static void test_import_shared(struct kunit *test)
 {
@@ -595,6 +651,7 @@ static struct kunit_case sync_file_cases[] = {
 	KUNIT_CASE(test_file_info_many),
 	KUNIT_CASE(test_file_info_shrinks),
 	KUNIT_CASE(test_merge_error),
+	KUNIT_CASE(test_merge_fails_meanwhile),
 	KUNIT_CASE(test_import_shared),
 	{}
 };

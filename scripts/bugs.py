@@ -1,0 +1,185 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""bugs.py [--check]: what patches/bugs says, shown: each bug on the base and gone with the stack.
+
+Every test that is named there runs twice, on the base with the tests only and with all topics, each
+KUnit case on UML and on the base each case of a selftest on arm64 in a boot of its own. The table is
+results/bugs.md; the exit code is 1 if a test passes on the base or fails with the stack.
+With --check nothing runs: all that is named is there, and every patch with a Fixes: tag is named.
+"""
+
+import datetime, json, os, re, subprocess, sys
+from types import SimpleNamespace
+import results, stack
+from stack import build, commits, die, git, open_store, patches, pick, say, standing, top
+
+source = patches / "bugs"
+SELFTESTS = "tools/testing/selftests/drivers/dma-buf"
+KINDS = ("from", "patch", "test", "untested", "no-bug", "open")
+
+
+def read_bugs():
+    bugs, bad = [], []
+    for paragraph in re.split(r"\n\s*\n", source.read_text()):
+        lines = [l for l in paragraph.split("\n") if l.strip() and not l.startswith("#")]
+        if not lines:
+            continue
+        name, colon, what = lines[0].partition(": ")
+        bug = SimpleNamespace(name=name, what=what, lines={k: [] for k in KINDS})
+        if not colon or not re.fullmatch(r"[a-z0-9-]+", name):
+            bad.append(f"'{lines[0]}' is no 'name: what is wrong'")
+        for line in lines[1:]:
+            kind, _, rest = line.partition(" ")
+            if kind not in KINDS or not rest.strip():
+                bad.append(f"{name}: '{line}': give one of {', '.join(KINDS)} and what")
+            else:
+                bug.lines[kind].append(rest.strip())
+        has = {k: bool(v) for k, v in bug.lines.items()}
+        if [has["patch"], has["no-bug"], has["open"]].count(True) != 1 or \
+                has["patch"] != (has["test"] or has["untested"]):
+            bad.append(f"{name}: give patch and test or untested, or no-bug, or open")
+        bugs.append(bug)
+    names = [b.name for b in bugs]
+    bad += [f"{n} is there twice" for n in sorted({n for n in names if names.count(n) > 1})]
+    return bugs, bad
+
+
+def subjects():
+    """{subject: (topic, message)} of all patches."""
+    found = {}
+    for topic in stack.read_series():
+        for path in stack.patch_files(topic):
+            text = path.read_text()
+            subject = re.sub(r"\n[ \t]+", " ", re.search(r"(?m)^Subject: (?:\[PATCH\] )?(.*(?:\n[ \t].*)*)",
+                                                         text)[1])
+            found[subject] = (topic, text.split("\n---\n")[0])
+    return found
+
+
+def cases():
+    """All KUnit cases, as SUITE.CASE, and cases of selftests, as PROGRAM.CASE, of the in-tree files."""
+    kunit, selftests = set(), set()
+    for path in top.glob("drivers/**/*.c"):
+        text = path.read_text()
+        for array, body in re.findall(r"struct kunit_case (\w+)\[\] = \{(.*?)\n\};", text, re.S):
+            for suite in re.findall(rf'\.name = "([^"]+)"[^}}]*\.test_cases = {array}\b', text):
+                kunit |= {f"{suite}.{c}" for c in re.findall(r"KUNIT_CASE\w*\((\w+)", body)}
+    for path in (top / SELFTESTS).glob("*.c"):
+        selftests.add(path.stem)
+        selftests |= {f"{path.stem}.{c}" for c in
+                      re.findall(r"(?m)^TEST(?:_SIGNAL|_F|_F_TIMEOUT)?\((?:\w+, )?(\w+)", path.read_text())}
+    return kunit, selftests
+
+
+def check(bugs, bad):
+    patch, (kunit, selftests) = subjects(), cases()
+    for bug in bugs:
+        bad += [f"{bug.name}: there is no patch '{s}'" for s in bug.lines["patch"] if s not in patch]
+        for test in bug.lines["test"]:
+            kind, _, name = test.partition(" ")
+            # A suite of another file of the kernel is not here to look into.
+            if kind == "kunit" and name not in kunit and name.split(".")[0] in \
+                    {c.split(".")[0] for c in kunit} or \
+                    kind == "selftest" and name not in selftests or \
+                    kind not in ("kunit", "selftest"):
+                bad.append(f"{bug.name}: there is no test '{test}'")
+    named = {s for bug in bugs for s in bug.lines["patch"]}
+    bad += [f"{topic}: no bug for '{s}', which has Fixes:" for s, (topic, text) in patch.items()
+            if s not in named and re.search(r"(?m)^Fixes: ", text)]
+    return bad
+
+
+def run_kunit(names, base, topics):
+    """{case: (on the base, with the stack)}, of what results-topics keeps or of a run."""
+    results.kept.mkdir(exist_ok=True)
+    results.config.write_text("\n".join(results.bash('. "$top/scripts/objects.sh"; uml_config')) + "\n")
+    verdicts = []
+    for series, whole in ("none", []), ("topics", list(topics)):
+        chosen, partly = stack.selection(SimpleNamespace(topics=whole, series=series), topics, base)
+        kernel = results.build_kernel(pick(base, chosen, partly=partly, verbose=False))
+        path, have, result = results.known(kernel)
+        print(f"== KUnit, {'without fixes' if series == 'none' else 'with all topics'} ", end="", flush=True)
+        for case in names:
+            if case not in result:
+                said, splats = results.boot(case, 120)
+                result[case] = f"splat: {splats[0]}" if splats else said.get(case, "never ends")
+                path.write_text(json.dumps([have, result], indent=1))
+            print("." if result[case] in results.ok else "x", end="", flush=True)
+        print(flush=True)
+        verdicts.append(result)
+    return {f"kunit {n}": (verdicts[0][n], verdicts[1][n]) for n in names}
+
+
+def run_selftests(names):
+    """{case: (on the base, with the stack)} of 'make boot', there by whole programs."""
+    verdicts, programs = [], sorted({n.split(".")[0] for n in names})
+    for series, tests in ("none", names), ("all", programs):
+        env = {k: v for k, v in os.environ.items() if k not in ("GIVEN", "MAKEFLAGS", "SCOPE")}
+        run = subprocess.Popen(["make", "-C", top, "boot", f"SERIES={series}", f"TESTS={' '.join(tests)}"],
+                               env=env | {"SERIES_LOCKED": "1"}, stdout=subprocess.PIPE, text=True)
+        said = {}
+        for line in run.stdout:
+            print(line, end="", flush=True)
+            if match := re.match(r"(passed|FAILED) +(\S+) +(.*?) \(\d+ s\)$", line):
+                said[match[2]] = "passes" if match[1] == "passed" else match[3]
+        if run.wait() and not said:
+            die(f"make boot SERIES={series} did not run")
+        verdicts.append(said)
+    return {f"selftest {n}": (verdicts[0].get(n, "did not run"), verdicts[1].get(n.split(".")[0], "did not run"))
+            for n in names}
+
+
+def table(bugs, verdict, base):
+    patch, wrong = subjects(), 0
+    rows = {kind: [] for kind in ("test", "untested", "no-bug", "open")}
+    clean = lambda text: re.sub(r"\s+", " ", re.sub(r"\[ *[\d.]+\] ", "", text)).replace("|", "\\|")[:100]
+    for bug in bugs:
+        of = ", ".join(bug.lines["from"])
+        topic = ", ".join(dict.fromkeys(patch[s][0] for s in bug.lines["patch"]))
+        for test in bug.lines["test"]:
+            before, after = verdict[test]
+            if before in results.ok or after not in results.ok:
+                wrong += 1
+                before = f"**{clean(before)}**"
+            rows["test"].append(f"| {bug.what} | {of} | {topic} | {test} | {clean(before)} | {clean(after)} |")
+        for reason in bug.lines["untested"]:
+            rows["untested"].append(f"| {bug.what} | {of} | {topic} | {reason} |")
+        for kind in "no-bug", "open":
+            rows[kind] += [f"| {bug.what} | {of} | {reason} |" for reason in bug.lines[kind]]
+    text = ["# Bug by bug", "",
+            f"Made by `make bugs` on {datetime.date.today()}, commit {git('describe', '--always', '--dirty', at=top)}, "
+            f"on {git('log', '-1', '--format=%s', base)}, from `patches/bugs`. A KUnit case is shown on the base "
+            "by `make kunit SERIES=none SUITES=CASE`, and its absence after by `make kunit SUITES=CASE`; a selftest "
+            "by `make boot SERIES=none TESTS=PROGRAM.CASE` and `make boot TESTS=PROGRAM.CASE`.", "",
+            "| bug | said in | topic | test | on the base | with the stack |", "|---|---|---|---|---|---|", *rows["test"], "",
+            "## Built, and run by nobody here", "",
+            "| bug | said in | topic | why |", "|---|---|---|---|", *rows["untested"], "",
+            "## Not a bug", "", "| claim | said in | because |", "|---|---|---|", *rows["no-bug"], "",
+            "## Known, and left", "", "| bug | said in | because |", "|---|---|---|", *rows["open"], ""]
+    return "\n".join(text), wrong
+
+
+def main():
+    bugs, bad = read_bugs()
+    check(bugs, bad)
+    for line in bad:
+        print(f"patches/bugs: {line}", file=sys.stderr)
+    if bad:
+        sys.exit(1)
+    if sys.argv[1:] == ["--check"]:
+        return say(f"patches/bugs: {len(bugs)} bugs, all that they name is there")
+    topics = stack.read_series()
+    open_store()
+    base = standing() or die("there is no work tree yet: run 'make tree' first")
+    tests = {t for b in bugs for t in b.lines["test"]}
+    pick_kind = lambda kind: sorted(t.split(" ", 1)[1] for t in tests if t.startswith(kind + " "))
+    verdict = run_kunit(pick_kind("kunit"), base, topics) | run_selftests(pick_kind("selftest"))
+    text, wrong = table(bugs, verdict, base)
+    (top / "results/bugs.md").write_text(text)
+    print(text)
+    say(f"{len(bugs)} bugs, {len(tests)} tests, {wrong} not as they should be; written to results/bugs.md")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
