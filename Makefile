@@ -23,12 +23,12 @@ export GIVEN = $(given)
 # Whether TOPICS= makes another tree, selects from the stack, or makes no sense.
 tree boot test kunit: export SCOPE = tree
 check backport: export SCOPE = select
-soak bench mutants sparse coccicheck litmus results-topics conversions: export SCOPE = all
+soak bench mutants sparse coccicheck litmus results-topics bugs conversions: export SCOPE = all
 
 run := @scripts/run.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help boot soak bench test kunit litmus sparse coccicheck mutants check results-topics conversions \
+.PHONY: help boot soak bench test kunit litmus sparse coccicheck mutants check results-topics bugs conversions \
 	tree export rebase mail mail-test backport clean
 
 help: ## this list
@@ -43,7 +43,8 @@ help: ## this list
 	@echo '  KSRC=         your own kernel git instead; its HEAD is used, it is never written to'
 	@echo '  JOBS=         parallel jobs (default: one per CPU)'
 	@echo '  SUITES="drm_fence dma-buf*"  kunit: only these; ARCH=arm64 or x86_64 runs them under QEMU'
-	@echo '  TESTS="out_fence_lifetime drm_fence"  boot: only these selftests and KUnit suites'
+	@echo '  TESTS="out_fence_lifetime drm_fence"  boot: only these selftests and KUnit suites;'
+	@echo '                PROGRAM.FIXTURE.VARIANT.CASE is one case of a selftest'
 	@echo '  WRITEBACK_FENCE_ROUNDS=n  boot: devices that come and go in the selftest (default 100)'
 	@echo '  KCSAN=1       boot: look for data races instead of use after free'
 	@echo '  CHECKS="docs bisect"  check: only these, by the names in its table'
@@ -85,6 +86,9 @@ check: ## what a maintainer looks at: topics alone, docs, recipients, and that e
 
 results-topics: ## which test fails on the base and which topic makes it pass: results/topics.md
 	$(run) -t "source build again" results.py
+
+bugs: ## each bug of patches/bugs shown on the base, and gone with the stack: results/bugs.md
+	$(run) -t "source build again arm64" bugs.py
 
 conversions: ## which issuers shared a lock with their fences, and where it is now: results/conversions.md
 	$(run) -t "source" conversions.py

@@ -208,7 +208,7 @@ if [ "$noboot" = 1 ]; then exit $failed; fi
 red=0
 report() {
 	local name
-	printf '## Linux %s\n\n%s, by make backport:\n\n' "$v" "$kernel"
+	printf "## Linux %s\n\n%s, by make backport on %s, commit %s:\n\n" "$v" "$kernel" "$(date -u +%F)" "$(git -C "$top" describe --always --dirty)"
 	printf '| topic | patches |\n|---|---|\n'
 	printf '%s\n' "${rows[@]}" | sed -E 's/^([^ ]+) +(.*)/| \1 | \2 |/'
 	printf '\n| selftest | before | after |\n|---|---|---|\n'

@@ -8,7 +8,7 @@
  *
  * and powers off. N is the exit code, 128 + signal if one ended the test, and
  * 124 if it took longer than "selftest_timeout=SECONDS" (120 by default).
- * With "selftest_only=NAME" it runs nothing but the test case of that name. What
+ * With "selftest_only=CASE" or "=FIXTURE.VARIANT.CASE" it runs nothing but that. What
  * the kernel does not know of its command line is in the environment of the test.
  * Without selftest= it prints "boot-init: idle" and powers off.
  *
@@ -264,7 +264,7 @@ static int run_test(const char *name, long timeout, const char *only)
 		close(fds[0]);
 		close(fds[1]);
 		if (only)
-			execl(path, path, "-t", only, (char *)NULL);
+			execl(path, path, strchr(only, '.') ? "-r" : "-t", only, (char *)NULL);
 		else
 			execl(path, path, (char *)NULL);
 		dprintf(2, "boot-init: %s: %s\n", path, strerror(errno));

@@ -3,7 +3,8 @@
 # boot.sh: cross-build the tree for arm64, boot it in QEMU with 2 CPUs and run the
 # selftests and the KUnit suites inside, each in a boot of its own. Ends with a
 # table; fails if anything failed, on any splat, and on a guest that never reports.
-# TESTS= picks some, by the names of selftests and KUnit suites; NAME.CASE is one case.
+# TESTS= picks some, by the names of selftests and KUnit suites; NAME.CASE
+# or NAME.FIXTURE.VARIANT.CASE is one case of a selftest.
 # With KCSAN=1 the kernel has KCSAN in place of KASAN, and fails on the data races
 # that KCSAN reports in code that this series touches.
 . "$(dirname "$0")/common.sh"
@@ -28,7 +29,7 @@ if [ -n "${TESTS:-}" ]; then
 	tests=() suites=()
 	for name in "${wanted[@]}"; do
 		if [[ $all == *" ${name%%.*} "* ]]; then
-			[[ $name != *.* ]] || grep -qE "^TEST.*\b${name#*.}\)" "$tree/$selftest/${name%%.*}.c" ||
+			[[ $name != *.* ]] || grep -qE "^TEST.*\b${name##*.}\b" "$tree/$selftest/${name%%.*}.c" ||
 				die "there is no case '${name#*.}' in ${name%%.*}.c"
 			tests+=("$name")
 		elif kunit_known "$tree" "$name"; then

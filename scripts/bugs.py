@@ -63,11 +63,14 @@ def cases():
         text = path.read_text()
         for array, body in re.findall(r"struct kunit_case (\w+)\[\] = \{(.*?)\n\};", text, re.S):
             for suite in re.findall(rf'\.name = "([^"]+)"[^}}]*\.test_cases = {array}\b', text):
-                kunit |= {f"{suite}.{c}" for c in re.findall(r"KUNIT_CASE\w*\((\w+)", body)}
+                kunit |= {f"{suite}.{c}" for c in re.findall(r"\w*CASE\w*\((\w+)", body)}
     for path in (top / SELFTESTS).glob("*.c"):
-        selftests.add(path.stem)
-        selftests |= {f"{path.stem}.{c}" for c in
-                      re.findall(r"(?m)^TEST(?:_SIGNAL|_F|_F_TIMEOUT)?\((?:\w+, )?(\w+)", path.read_text())}
+        text, name = path.read_text(), path.stem
+        variants = re.findall(r"(?m)^FIXTURE_VARIANT_ADD\((\w+), (\w+)\)", text)
+        selftests |= {name} | {f"{name}.global.{c}" for c in re.findall(r"(?m)^TEST\((\w+)", text)}
+        for fixture, case in re.findall(r"(?m)^TEST_F\w*\((\w+),\s*(\w+)", text):
+            of = [v for f, v in variants if f == fixture]
+            selftests |= {f"{name}.{fixture}.{v}.{case}" for v in of} or {f"{name}.{fixture}.{case}"}
     return kunit, selftests
 
 

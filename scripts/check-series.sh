@@ -31,6 +31,7 @@ if [ -z "$variant" ]; then
 	check "in-tree files match the patches" "$top/scripts/stack.py" export --check
 	check "mutants apply, and their tests are there" "$top/scripts/mutants.py" --check "$tree"
 fi
+check "patches/bugs names patches and tests that are there" "$top/scripts/bugs.py" --check
 check "tree, export and rebase on a kernel of a few files" "$top/scripts/glue-test.sh"
 check "checkpatch --strict" "$top/scripts/checkpatch.sh"
 check "litmus tests with herd7" "$top/scripts/litmus.sh"
