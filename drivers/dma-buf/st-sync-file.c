@@ -548,8 +548,7 @@ static void test_merge_fails_meanwhile(struct kunit *test)
 	user = user_alloc(test, 2);
 	f = kzalloc_obj(*f);
 	KUNIT_ASSERT_NOT_NULL(test, f);
-	dma_fence_init(&f->base, &late_ops, NULL, dma_fence_context_alloc(1),
-		       1);
+	dma_fence_init(&f->base, &late_ops, dma_fence_context_alloc(1), 1);
 	fence = &f->base;
 	sync_file = mock_sync_file(test, fence);
 
