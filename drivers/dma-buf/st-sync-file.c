@@ -559,6 +559,7 @@ static void test_merge_fails_meanwhile(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, info.status, -EIO);
 	flush_delayed_fput();
 	__fput_sync(merged->file);
+	KUNIT_EXPECT_EQ(test, kref_read(&fence->refcount), 2);
 
 	/* The same beside another one, which is still pending. */
 	other = mock_fence(test);
@@ -568,6 +569,7 @@ static void test_merge_fails_meanwhile(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, info.num_fences, 2);
 	flush_delayed_fput();
 	__fput_sync(merged->file);
+	KUNIT_EXPECT_EQ(test, kref_read(&fence->refcount), 2);
 	dma_fence_signal(other);
 
 	__fput_sync(other_file->file);
