@@ -15,6 +15,7 @@ from stack import build, commits, die, git, open_store, patches, pick, say, stan
 
 source = patches / "bugs"
 SELFTESTS = "tools/testing/selftests/drivers/dma-buf"
+VIOLATIONS = "dma-buf-fence-violations."
 KINDS = ("from", "patch", "test", "untested", "no-bug", "open")
 
 
@@ -92,6 +93,20 @@ def check(bugs, bad):
     return bad
 
 
+def boot(case, *options):
+    said, splats = results.boot(case, 120, *options)
+    return f"splat: {splats[0]}" if splats else said.get(case, "never ends")
+
+
+def violation(case):
+    """Whether the report is there that a wrong issuer is to get."""
+    report = re.search(rf"(?m)^{re.escape(case.removeprefix(VIOLATIONS))}\t+(.*)$",
+                       (top / "scripts/violations.sh").read_text())[1]
+    verdict = boot(case, "--kernel_args", "dmabuf_kunit.provoke=1")
+    said = (results.out / "test.log").read_text(errors="replace")
+    return "passes" if report in said else f"not reported: {report}" if verdict == "passes" else verdict
+
+
 def run_kunit(names, base, topics):
     """{case: (on the base, with the stack)}, of what results-topics keeps or of a run."""
     results.kept.mkdir(exist_ok=True)
@@ -102,10 +117,11 @@ def run_kunit(names, base, topics):
         kernel = results.build_kernel(pick(base, chosen, partly=partly, verbose=False))
         path, have, result = results.known(kernel)
         print(f"== KUnit, {'without fixes' if series == 'none' else 'with all topics'} ", end="", flush=True)
+        there = results.cases()
         for case in names:
             if case not in result:
-                said, splats = results.boot(case, 120)
-                result[case] = f"splat: {splats[0]}" if splats else said.get(case, "never ends")
+                result[case] = "is not there" if case not in there else \
+                    violation(case) if case.startswith(VIOLATIONS) else boot(case)
                 path.write_text(json.dumps([have, result], indent=1))
             print("." if result[case] in results.ok else "x", end="", flush=True)
         print(flush=True)

@@ -40,11 +40,12 @@ def build_kernel(commit):
     return git("hash-object", out / "linux")
 
 
-def boot(glob, seconds):
+def boot(glob, seconds, *options):
     """What each case says, and the splats of the boot."""
     log = out / "test.log"
     log.unlink(missing_ok=True)
-    run = subprocess.run([KUNIT, "exec", f"--build_dir={out}", *BOOT, f"--timeout={seconds}", glob],
+    run = subprocess.run([KUNIT, "exec", f"--build_dir={out}", *BOOT, f"--timeout={seconds}",
+                          *options, glob],
                          cwd=work, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     (logs / "results.log").write_text(run.stdout + run.stderr)
     text = log.read_text(errors="replace") if log.exists() else ""
