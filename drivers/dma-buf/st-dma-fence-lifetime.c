@@ -1250,8 +1250,10 @@ static void race_watch_signal(struct kunit *test)
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
 
 	end = jiffies + WATCH_SECONDS * HZ;
-	for (i = 0; time_before(jiffies, end) &&
-		    READ_ONCE(watch.noticed) < WATCH_ENOUGH; i++) {
+	for (i = 0; READ_ONCE(watch.noticed) < WATCH_ENOUGH; i++) {
+		if (time_after(jiffies, end))
+			break;
+
 		fence_init(fence, issuer, kind);
 		dma_fence_set_error(&fence->base, -EIO);
 		watch.late = i % 2;
