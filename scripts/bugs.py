@@ -57,11 +57,12 @@ def subjects():
     return found
 
 
-def cases():
-    """All KUnit cases, as SUITE.CASE, and cases of selftests, as PROGRAM.CASE, of the in-tree files."""
+def cases(tip):
+    """All KUnit cases, as SUITE.CASE, and those of selftests, as PROGRAM.FIXTURE.VARIANT.CASE."""
     kunit, selftests = set(), set()
-    for path in top.glob("drivers/**/*.c"):
-        text = path.read_text()
+    for path in git("grep", "-l", "struct kunit_case ", tip, "--", "drivers/dma-buf",
+                    "drivers/gpu/drm/*.c").split("\n"):
+        text = git("show", path)
         for array, body in re.findall(r"struct kunit_case (\w+)\[\] = \{(.*?)\n\};", text, re.S):
             for suite in re.findall(rf'\.name = "([^"]+)"[^}}]*\.test_cases = {array}\b', text):
                 kunit |= {f"{suite}.{c}" for c in re.findall(r"\w*CASE\w*\((\w+)", body)}
@@ -75,17 +76,13 @@ def cases():
     return kunit, selftests
 
 
-def check(bugs, bad):
-    patch, (kunit, selftests) = subjects(), cases()
+def check(bugs, bad, tip):
+    patch, (kunit, selftests) = subjects(), cases(tip)
     for bug in bugs:
         bad += [f"{bug.name}: there is no patch '{s}'" for s in bug.lines["patch"] if s not in patch]
         for test in bug.lines["test"]:
             kind, _, name = test.partition(" ")
-            # A suite of another file of the kernel is not here to look into.
-            if kind == "kunit" and name not in kunit and name.split(".")[0] in \
-                    {c.split(".")[0] for c in kunit} or \
-                    kind == "selftest" and name not in selftests or \
-                    kind not in ("kunit", "selftest"):
+            if name not in {"kunit": kunit, "selftest": selftests}.get(kind, ()):
                 bad.append(f"{bug.name}: there is no test '{test}'")
     named = {s for bug in bugs for s in bug.lines["patch"]}
     bad += [f"{topic}: no bug for '{s}', which has Fixes:" for s, (topic, text) in patch.items()
@@ -179,17 +176,16 @@ def table(bugs, verdict, base):
 
 
 def main():
-    bugs, bad = read_bugs()
-    check(bugs, bad)
+    topics, (bugs, bad) = stack.read_series(), read_bugs()
+    open_store()
+    base = standing() or die("there is no work tree yet: run 'make tree' first")
+    check(bugs, bad, git("rev-parse", f"refs/heads/{list(topics)[-1]}"))
     for line in bad:
         print(f"patches/bugs: {line}", file=sys.stderr)
     if bad:
         sys.exit(1)
     if sys.argv[1:] == ["--check"]:
         return say(f"patches/bugs: {len(bugs)} bugs, all that they name is there")
-    topics = stack.read_series()
-    open_store()
-    base = standing() or die("there is no work tree yet: run 'make tree' first")
     tests = {t for b in bugs for t in b.lines["test"]}
     pick_kind = lambda kind: sorted(t.split(" ", 1)[1] for t in tests if t.startswith(kind + " "))
     verdict = run_kunit(pick_kind("kunit"), base, topics) | run_selftests(pick_kind("selftest"))
