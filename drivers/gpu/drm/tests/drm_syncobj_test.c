@@ -211,6 +211,45 @@ static void drm_syncobj_test_import_chain(struct kunit *test)
 		dma_fence_put(f[i]);
 }
 
+/* A point that has failed does not become a success where it is imported. */
+static void drm_syncobj_test_import_error(struct kunit *test)
+{
+	struct drm_syncobj_priv *priv = test->priv;
+	struct drm_file *file = priv->file->private_data;
+	struct dma_fence *f[2], *fence, *point;
+	u32 handle[2];
+	int i;
+
+	handle[0] = drm_syncobj_test_create(test, 0);
+	handle[1] = drm_syncobj_test_create(test, 0);
+	for (i = 0; i < ARRAY_SIZE(f); i++) {
+		f[i] = drm_syncobj_test_fence(test);
+		KUNIT_ASSERT_EQ(test, 0,
+				drm_syncobj_test_import(test, handle[0], i + 1,
+							f[i]));
+	}
+	dma_fence_set_error(f[1], -EIO);
+	dma_fence_signal(f[1]);
+
+	KUNIT_ASSERT_EQ(test, 0, drm_syncobj_find_fence(file, handle[0], 2, 0,
+							&fence));
+	KUNIT_ASSERT_TRUE(test, dma_fence_is_chain(fence));
+	KUNIT_EXPECT_EQ(test, 0,
+			drm_syncobj_test_import(test, handle[1], 1, fence));
+	dma_fence_put(fence);
+
+	KUNIT_ASSERT_EQ(test, 0, drm_syncobj_find_fence(file, handle[1], 1, 0,
+							&point));
+	fence = dma_fence_chain_contained(point);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 0);
+	dma_fence_signal(f[0]);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), -EIO);
+
+	dma_fence_put(point);
+	for (i = 0; i < ARRAY_SIZE(f); i++)
+		dma_fence_put(f[i]);
+}
+
 /* A count that is too large is an error of the caller, not of the kernel. */
 static void drm_syncobj_test_too_many(struct kunit *test)
 {
@@ -274,6 +313,7 @@ static void drm_syncobj_test_too_many(struct kunit *test)
 
 static struct kunit_case drm_syncobj_tests[] = {
 	KUNIT_CASE(drm_syncobj_test_import_chain),
+	KUNIT_CASE(drm_syncobj_test_import_error),
 	KUNIT_CASE(drm_syncobj_test_too_many),
 	{}
 };
