@@ -1833,6 +1833,19 @@ TEST_F_TIMEOUT(detached, then_on_another_udc, 60)
 	EXPECT_FINE(check(data, SMALL, 3));
 	EXPECT_FINE(has_ended(fence, COMPLETED));
 	close(fence);
+
+	/* Back on the first one, its attachment counts and not the newest. */
+	ASSERT_FINE(gadget_unbind());
+	close_fd(&g->host);
+	ASSERT_FINE(gadget_bind_to(g, UDC));
+	fill(b->map, SMALL, 5);
+	ASSERT_FINE(start(g->in, b, SMALL, &fence));
+	ASSERT_EQ(SMALL, host_bulk(g, g->host_in, data, SMALL, HOST_MS));
+	EXPECT_FINE(check(data, SMALL, 5));
+	EXPECT_FINE(has_ended(fence, COMPLETED));
+	close(fence);
+	EXPECT_EQ(0, detach(g->in, b));
+	EXPECT_EQ(-EPERM, transfer(g->in, b, SMALL));
 }
 
 TEST_HARNESS_MAIN
