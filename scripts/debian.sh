@@ -42,6 +42,7 @@ update() {
 # fetch PACKAGE[=VERSION]: prints the file's name
 fetch() {
 	local file tmp
+	say "downloading $1" >&2
 	tmp=$(mktemp -d "$download/partial.XXXXXX")
 	if ! (cd "$tmp" && apt-get "${opts[@]}" download "$1") >"$logs/download.log" 2>&1; then
 		rm -rf "$tmp"

@@ -46,6 +46,7 @@ done
 security() { sed -n "s/^$1[[:space:]]\{1,\}//p" "$top/patches/security" 2>/dev/null || true; }
 series=$("$top/scripts/stack.py" list)
 kind=$(awk -F '\t' -v t="$topic" '$1 == t { print $3, $4 }' <<<"$series")
+[ -z "$topic" ] || [ -n "$kind" ] || die "TOPIC=$topic: no such topic; 'make mail' lists them"
 if [[ $kind != post\ * ]]; then
 	echo "topics for the lists:"
 	while IFS=$'\t' read -r t where k _ needs; do
@@ -55,8 +56,7 @@ if [[ $kind != post\ * ]]; then
 		printf '    %-24s %s\n' "$t" "$where"
 	done <<<"$series"
 	[ -n "$topic" ] || die "give one: make mail TOPIC=NAME"
-	[ -z "$kind" ] || die "TOPIC=$topic: is only for this repository"
-	die "TOPIC=$topic: no such topic"
+	die "TOPIC=$topic: is only for this repository"
 fi
 
 secret=$([ -n "$public_now" ] || security "$topic")
