@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""bugs.py [--check]: what patches/bugs says, shown: each bug on the base and gone with the stack.
+"""bugs.py [--check | --kunit]: what patches/bugs says, shown: each bug on the base and gone with the stack.
 
 Every test that is named there runs twice, on the base with the tests only and with all topics, each
 KUnit case on UML and on the base each case of a selftest on arm64 in a boot of its own. The table is
 results/bugs.md; the exit code is 1 if a test passes on the base or fails with the stack.
+With --kunit the selftests, which take an hour, do not run, and are as they were in the last run.
 With --check nothing runs: all that is named is there, and every patch with a Fixes: tag is named.
 """
 
@@ -123,8 +124,11 @@ def run_kunit(names, base, topics):
     return {f"kunit {n}": (verdicts[0][n], verdicts[1][n]) for n in names}
 
 
-def run_selftests(names):
-    """{case: (on the base, with the stack)} of 'make boot', there by whole programs."""
+def run_selftests(names, again):
+    """[commit, {case: (on the base, with the stack)}] of 'make boot', there by whole programs."""
+    last = results.kept / "boots.json"
+    if not again:
+        return json.loads(last.read_text()) if last.exists() else die("no selftests yet: run 'make bugs' once")
     verdicts, programs = [], sorted({n.split(".")[0] for n in names})
     for series, tests in ("none", names), ("all", programs):
         env = {k: v for k, v in os.environ.items() if k not in ("GIVEN", "MAKEFLAGS", "SCOPE")}
@@ -138,11 +142,14 @@ def run_selftests(names):
         if run.wait() and not said:
             die(f"make boot SERIES={series} did not run")
         verdicts.append(said)
-    return {f"selftest {n}": (verdicts[0].get(n, "did not run"), verdicts[1].get(n.split(".")[0], "did not run"))
-            for n in names}
+    result = [git("describe", "--always", "--dirty", at=top),
+              {f"selftest {n}": (verdicts[0].get(n, "did not run"), verdicts[1].get(n.split(".")[0], "did not run"))
+               for n in names}]
+    last.write_text(json.dumps(result, indent=1))
+    return result
 
 
-def table(bugs, verdict, base):
+def table(bugs, verdict, base, boots):
     patch, wrong = subjects(), 0
     rows = {kind: [] for kind in ("test", "untested", "no-bug", "open")}
     clean = lambda text: re.sub(r"\s+", " ", re.sub(r"\[ *[\d.]+\] ", "", text)).replace("|", "\\|")[:100]
@@ -150,7 +157,7 @@ def table(bugs, verdict, base):
         of = ", ".join(bug.lines["from"])
         topic = ", ".join(dict.fromkeys(patch[s][0] for s in bug.lines["patch"]))
         for test in bug.lines["test"]:
-            before, after = verdict[test]
+            before, after = verdict.get(test, ("did not run", "did not run"))
             if before in results.ok or after not in results.ok:
                 wrong += 1
                 before = f"**{clean(before)}**"
@@ -161,7 +168,8 @@ def table(bugs, verdict, base):
             rows[kind] += [f"| {bug.what} | {of} | {reason} |" for reason in bug.lines[kind]]
     text = ["# Bug by bug", "",
             f"Made by `make bugs` on {datetime.date.today()}, commit {git('describe', '--always', '--dirty', at=top)}, "
-            f"on {git('log', '-1', '--format=%s', base)}, from `patches/bugs`. A KUnit case is shown on the base "
+            f"on {git('log', '-1', '--format=%s', base)}, from `patches/bugs`; the selftests ran on commit {boots}. "
+            "A KUnit case is shown on the base "
             "by `make kunit SERIES=none SUITES=CASE`, and its absence after by `make kunit SUITES=CASE`; a selftest "
             "by `make boot SERIES=none TESTS=PROGRAM.CASE` and `make boot TESTS=PROGRAM.CASE`.", "",
             "| bug | said in | topic | test | on the base | with the stack |", "|---|---|---|---|---|---|", *rows["test"], "",
@@ -185,8 +193,9 @@ def main():
         return say(f"patches/bugs: {len(bugs)} bugs, all that they name is there")
     tests = {t for b in bugs for t in b.lines["test"]}
     pick_kind = lambda kind: sorted(t.split(" ", 1)[1] for t in tests if t.startswith(kind + " "))
-    verdict = run_kunit(pick_kind("kunit"), base, topics) | run_selftests(pick_kind("selftest"))
-    text, wrong = table(bugs, verdict, base)
+    verdict = run_kunit(pick_kind("kunit"), base, topics)
+    boots, selftests = run_selftests(pick_kind("selftest"), sys.argv[1:] != ["--kunit"])
+    text, wrong = table(bugs, verdict | selftests, base, boots)
     (top / "results/bugs.md").write_text(text)
     print(text)
     say(f"{len(bugs)} bugs, {len(tests)} tests, {wrong} not as they should be; written to results/bugs.md")
