@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 # What may be set on the command line. The scripts get it through the environment.
 known := BASE SERIES TOPICS KSRC ARCH JOBS SUITES TESTS WRITEBACK_FENCE_ROUNDS KCSAN MINUTES SEED \
-	MUTANTS ROUNDS UPDATE CHECKS NOBOOT \
+	MUTANTS ROUNDS UPDATE CHECKS DRIVERS NOBOOT \
 	TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK PUBLIC SEND CONFIRM
 export $(known)
 
@@ -21,14 +21,14 @@ endif
 export GIVEN = $(given)
 
 # Whether TOPICS= makes another tree, selects from the stack, or makes no sense.
-tree boot test kunit: export SCOPE = tree
+tree boot drivers test kunit: export SCOPE = tree
 check backport: export SCOPE = select
 soak bench mutants sparse coccicheck litmus results-topics bugs conversions: export SCOPE = all
 
 run := @scripts/run.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help boot soak bench test kunit litmus sparse coccicheck mutants check results-topics bugs conversions \
+.PHONY: help boot soak bench test kunit litmus sparse coccicheck mutants check drivers results-topics bugs conversions \
 	tree export rebase mail mail-test backport clean
 
 help: ## this list
@@ -43,19 +43,23 @@ help: ## this list
 	@echo '  KSRC=         your own kernel git instead; its HEAD is used, it is never written to'
 	@echo '  JOBS=         parallel jobs (default: one per CPU)'
 	@echo '  SUITES="drm_fence dma-buf*"  kunit: only these; ARCH=arm64 or x86_64 runs them under QEMU'
-	@echo '  TESTS="out_fence_lifetime drm_fence"  boot: only these selftests and KUnit suites;'
+	@echo '  TESTS="out_fence_lifetime drm_fence"  boot, drivers: only these selftests and KUnit suites;'
 	@echo '                PROGRAM.FIXTURE.VARIANT.CASE is one case of a selftest'
 	@echo '  WRITEBACK_FENCE_ROUNDS=n  boot: devices that come and go in the selftest (default 100)'
 	@echo '  KCSAN=1       boot: look for data races instead of use after free'
 	@echo '  CHECKS="docs bisect"  check: only these, by the names in its table'
 	@echo '  NOBOOT=1      backport: apply and build only'
 	@echo '  MUTANTS="NAME NAME"  mutants: only these of mutants/table'
+	@echo '  DRIVERS="virtio qxl"  drivers: only these displays; UPDATE=1 writes results/drivers.md'
 	@echo '  ROUNDS=n UPDATE=1  bench: boots of each kernel (default 5); copy the report to results/'
 	@echo '  SEED=n ARCH=  soak: the seed of the first round; um or arm64 alone'
 	@echo '  TOPIC= TO= TRAILERS= VERSION= CHANGELOG= COVER= SINCE= LINK= SEND=  mail: see README'
 
 boot: ## boot the fixed kernel on arm64 in QEMU and run every check inside
 	$(run) -t "source build arm64" boot.sh
+
+drivers: ## boot each display that QEMU has and take it away from its users in every way
+	$(run) -t "source build x86_64" drivers.sh
 
 soak: ## boot's and kunit's checks in a loop for MINUTES=n (default 10), arm64 and UML side by side
 	$(run) -t "source build" soak.sh

@@ -133,8 +133,8 @@ printf '%s\n' "${rows[@]}"
 write_patches "$patches" "$from" "$to"
 say "$(at rev-list --count "$from..$to") patches, not signed off: git am ${patches#"$top"/}/*.patch"
 
-guest_config=(arm64-boot.config)
-[ ! -f "$top/configs/arm64-boot-$v.config" ] || guest_config+=("arm64-boot-$v.config")
+guest_config=(boot.config arm64.config)
+[ ! -f "$top/configs/boot-$v.config" ] || guest_config+=("boot-$v.config")
 . "$top/scripts/guest.sh"
 . "$top/scripts/objects.sh"
 

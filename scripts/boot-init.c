@@ -8,6 +8,7 @@
  *
  * and powers off. N is the exit code, 128 + signal if one ended the test, and
  * 124 if it took longer than "selftest_timeout=SECONDS" (120 by default).
+ * With "modules=NAME,NAME" it loads these before, too.
  * With "selftest_only=CASE" or "=FIXTURE.VARIANT.CASE" it runs nothing but that. What
  * the kernel does not know of its command line is in the environment of the test.
  * Without selftest= it prints "boot-init: idle" and powers off.
@@ -401,6 +402,7 @@ static void unlimit_kmsg(void)
 
 int main(void)
 {
+	char *modules, *module;
 	const char *test;
 	long seconds;
 	int code;
@@ -416,6 +418,9 @@ int main(void)
 	if (test || seconds) {
 		load_module("vkms", "create_default_dev=0");
 		load_module("vgem", "");
+		modules = (char *)cmdline_value("modules");
+		while ((module = next_name(&modules)))
+			load_module(module, "");
 		if (seconds) {
 			code = soak(seconds, test,
 				    cmdline_value("soak_suites"));

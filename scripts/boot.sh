@@ -13,12 +13,13 @@
 rounds=${WRITEBACK_FENCE_ROUNDS:-100}
 kcsan=${KCSAN:-0}
 
-guest_config=(arm64-boot.config)
+guest_config=(boot.config arm64.config)
 if [ "$kcsan" = 1 ]; then
-	guest_config+=(arm64-kcsan.config)
+	guest_config+=(kcsan.config)
 	guest_suffix=arm64-kcsan
 fi
 . "$top/scripts/guest.sh"
+. "$top/scripts/guest-run.sh"
 have_tree
 suites=('dma-buf*' drm_fence 'drm_sched_lifetime*')
 mapfile -t programs < <(guest_programs)
@@ -42,73 +43,12 @@ if [ -n "${TESTS:-}" ]; then
 fi
 guest_build
 
-# guest NAME SECONDS APPEND [QEMU-OPTION...]: boot, with the console in a log.
-guest() {
-	local name=$1
-	guest_log=$logs/boot-$name
-	[ "$kcsan" = 0 ] || guest_log=$guest_log-kcsan
-	guest_log=$guest_log${variant:+-$variant}.log
-	guest_rc=0
-	guest_start=$SECONDS
-	shift
-	: >"$guest_log"
-	quietly "$guest_log.qemu" "booting for $name (limit $1 s)" guest_boot "$guest_log" "$@" || guest_rc=$?
-}
-
-results=()
-failed=0
-total=0
-result() {	# NAME OK? DETAIL
-	local word=passed
-	total=$((total + 1))
-	if [ "$2" != 0 ]; then word=FAILED; failed=$((failed + 1)); fi
-	results+=("$(printf '%-7s %-24s %s' "$word" "$1" "$3")")
-}
-
-# What a splat or a silent guest makes of a result that looked good.
-judge() {	# NAME OK? DETAIL
-	local splats detail=$3 ok=$2 time=$((SECONDS - guest_start))
-	if [ "$kcsan" = 1 ]; then
-		"$top/scripts/races.sh" "$guest_log" "$out/vmlinux" >"$guest_log.races" || ok=1
-		detail="$detail; KCSAN: $(tail -n 1 "$guest_log.races")"
-		grep -v 'BUG: KCSAN' "$guest_log" >"$guest_log.rest" || true
-		splats=$("$top/scripts/splats.sh" "$guest_log.rest") || true
-	else
-		splats=$("$top/scripts/splats.sh" "$guest_log") || true
-	fi
-	if [ -n "$splats" ]; then
-		ok=1
-		detail="$detail; $(wc -l <<<"$splats") splats: $(head -n 1 <<<"$splats" | cut -d: -f2- | cut -c1-90)"
-	fi
-	result "$1" "$ok" "$detail (${time} s)"
-	[ "$ok" = 0 ] || results+=("        log: ${guest_log#"$top"/}")
-}
-
-# A selftest in userspace, on vkms. Without KUnit, which lets kmemleak report what
-# its suites keep for debugfs.
-run_selftest() {	# PROGRAM[.CASE] SECONDS APPEND [QEMU-OPTION...]
-	local name=$1 limit=$2 append=$3 code pass fail skip unexpected ok=0
-	shift 3
-	[[ $name != *.* ]] || append+=" selftest_only=${name#*.}"
-	guest "$name" $((limit + 100)) "kunit.enable=0 selftest=${name%%.*} selftest_timeout=$limit $append" "$@"
-	code=$(tr -d '\r' <"$guest_log" | sed -n 's/.*boot-init: selftest exit=\([0-9]*\).*/\1/p' | tail -n 1)
-	if [ -z "$code" ]; then
-		judge "$name" 1 "the guest never reported; last line: $(tr -d '\r' <"$guest_log" | grep . | tail -n 1 | cut -c1-80)"
-	else
-		pass=$(tr -d '\r' <"$guest_log" | grep -cE '^ok [0-9]' || true)
-		fail=$(tr -d '\r' <"$guest_log" | grep -cE '^not ok [0-9]' || true)
-		skip=$(tr -d '\r' <"$guest_log" | grep -cE '^ok [0-9].*# SKIP' || true)
-		unexpected=$(tr -d '\r' <"$guest_log" | grep -E '^ok [0-9].*# SKIP' | grep -cvE "$may_skip" || true)
-		# a guest that does not power off has hung in the end
-		[ "$guest_rc" = 0 ] && [ "$code" = 0 ] && [ "$fail" = 0 ] && [ "$pass" -gt "$skip" ] && [ "$unexpected" = 0 ] || ok=1
-		judge "$name" $ok "$((pass - skip)) passed, $fail failed, $skip skipped, exit $code$([ "$guest_rc" = 0 ] || echo ", no power off")"
-	fi
-	tr -d '\r' <"$guest_log" | grep -E '^not ok|# SKIP|power:' | cut -c1-150 | sed 's/^/    /' || true
-}
 # What may be skipped: faults while a device comes and goes, since DRM core, vkms and
 # configfs do not survive them. KCSAN's kernel has no KASAN, which one case of each
 # program asks for, nor modules.
 may_skip='no_memory_for_device|no_memory_for_configfs'
+# A virtio-gpu that is built in and not on PCI can only be unbound.
+may_skip+='|the device is not on PCI|the driver is built in'
 if [ "$kcsan" = 1 ]; then
 	may_skip="$may_skip|kernel_reports_use_after_free"
 	tests=("${tests[@]/fence_module_unload*/}")
@@ -119,6 +59,7 @@ for name in ${tests[@]}; do
 	case ${name%%.*} in
 	writeback_fence_lifetime) run_selftest "$name" $((300 + rounds)) "kmemleak=on WRITEBACK_FENCE_ROUNDS=$rounds" ;;
 	fence_uapi) run_selftest "$name" 600 "" -global virtio-mmio.force-legacy=false -device virtio-gpu-device ;;
+	drm_device_gone) run_selftest "$name" 300 "DRM_DEVICE_GONE=virtio_gpu" -global virtio-mmio.force-legacy=false -device virtio-gpu-device ;;
 	functionfs_fence_lifetime) run_selftest "$name" 400 "" ;;
 	fence_faults) run_selftest "$name" 900 "kmemleak=on" ;;
 	*) run_selftest "$name" 300 "" ;;
@@ -137,13 +78,4 @@ for suite in "${suites[@]}"; do
 	grep -hE '\[(FAILED|CRASHED|SKIPPED)\]' "$guest_log.parsed" | grep -vE 'provoke|fence-violations' | sed 's/^\[[0-9:]*\] */    /' | head -n 20 || true
 done
 
-echo
-case $series in
-all) with="with the stack" ;;
-none) with="without fixes, tests only" ;;
-topics) with="with the topics $topics" ;;
-esac
-echo "arm64, $(base_name), $with"
-printf '%s\n' "${results[@]}"
-echo "$((total - failed)) passed, $failed failed"
-[ $failed -eq 0 ]
+run_table "arm64"

@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced by the scripts that boot a kernel for userspace checks: builds the
 # kernel, its selftests and an initramfs, and boots them with 2 CPUs.
-# Set guest_arch (arm64 under QEMU, or um) and guest_config (files in configs/)
+# Set guest_arch (arm64 or x86_64 under QEMU, or um) and guest_config (files in configs/)
 # before guest_build. $programs are the selftests for it, of those that guest_programs says.
 
 guest_arch=${guest_arch:-arm64}
@@ -10,22 +10,30 @@ guest_suffix=${guest_suffix:-$guest_arch}
 out=$tree.$guest_suffix
 root=$out/initramfs
 selftest=tools/testing/selftests/drivers/dma-buf
-qemu="qemu-system-aarch64"
 
 case $guest_arch in
 arm64)
+	qemu=qemu-system-aarch64
 	cross=aarch64-linux-gnu-
 	[ "$(uname -m)" != aarch64 ] || cross=
 	image=Image
 	defaults=allnoconfig
 	;;
+x86_64)
+	qemu=qemu-system-x86_64
+	cross=x86_64-linux-gnu-
+	[ "$(uname -m)" != x86_64 ] || cross=
+	image=bzImage
+	defaults=allnoconfig
+	;;
 um)
+	qemu=
 	cross=
 	image=linux
 	defaults=alldefconfig	# as kunit.py does
 	;;
 *)
-	die "$guest_arch: use arm64 or um"
+	die "$guest_arch: use arm64, x86_64 or um"
 	;;
 esac
 
@@ -40,8 +48,8 @@ guest_configure() {
 }
 
 guest_userspace() {
-	local arch=$guest_arch modules module
-	[ "$arch" != um ] || arch=x86
+	local arch=$guest_arch modules
+	case $arch in um|x86_64) arch=x86 ;; esac
 	rm -rf "$root"
 	mkdir -p "$root/dev"
 	"${cross}gcc" -static -O2 -Wall -Wextra -Werror -o "$root/init" "$top/scripts/boot-init.c" &&
@@ -51,24 +59,20 @@ guest_userspace() {
 		KHDR_INCLUDES="-isystem $out.headers/usr/include" LDFLAGS=-static \
 		"${programs[@]/#/$out/}" || return 1
 	[ ${#programs[@]} -eq 0 ] || cp "${programs[@]/#/$out/}" "$root/" || return 1
-	if [ -f "$out/drivers/gpu/drm/vkms/vkms.ko" ]; then
+	if [ -f "$out/modules.order" ]; then
 		modules=$root/lib/modules/$(cat "$out/include/config/kernel.release")
 		mkdir -p "$modules"
-		cp "$out"/drivers/gpu/drm/{vgem/vgem,vkms/vkms}.ko "$modules/"
-		for module in libcomposite function/usb_f_fs udc/dummy_hcd; do
-			[ ! -f "$out/drivers/usb/gadget/$module.ko" ] || cp "$out/drivers/usb/gadget/$module.ko" "$modules/"
-		done
+		sed "s|^|$out/|; s|\.o$|.ko|" "$out/modules.order" | xargs -r cp -t "$modules"
 	fi
 	(cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$out/initramfs.cpio"
 }
 
 # The kernel alone. $guest_name is what messages and logs call it.
 guest_kernel() {
-	local want name=${guest_name:-$guest_suffix}
-	if [ "$guest_arch" = arm64 ]; then
-		command -v $qemu >/dev/null || die "$qemu is missing: apt-get install qemu-system-arm"
-		command -v "${cross}gcc" >/dev/null || die "${cross}gcc is missing: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
-	fi
+	local want tool name=${guest_name:-$guest_suffix}
+	for tool in $qemu "${cross}gcc"; do
+		command -v "$tool" >/dev/null || die "$tool is missing; scripts/deps.sh $guest_arch installs it"
+	done
 	have_tree
 	need_space 4000 "the $name kernel"
 	mkdir -p "$out"
@@ -85,7 +89,7 @@ guest_kernel() {
 guest_programs() {
 	local name
 	for name in out_fence_lifetime writeback_fence_lifetime fence_module_unload functionfs_fence_lifetime \
-		fence_uapi fence_faults; do
+		drm_device_gone fence_uapi fence_faults; do
 		[ ! -f "$tree/$selftest/$name.c" ] || echo "$name"
 	done
 }
@@ -107,6 +111,12 @@ guest_boot() {
 			-accel tcg,thread=multi -display none -monitor none -nic none -serial "file:$log" -no-reboot \
 			-kernel "$out/arch/arm64/boot/Image" -initrd "$out/initramfs.cpio" \
 			-append "console=ttyAMA0 $append" "$@"
+		;;
+	x86_64)
+		exec timeout -k 5 "$limit" $qemu -machine pc -cpu max -smp 2 -m 2G \
+			-accel tcg,thread=multi -display none -monitor none -nic none -vga none -serial "file:$log" -no-reboot \
+			-kernel "$out/arch/x86/boot/bzImage" -initrd "$out/initramfs.cpio" \
+			-append "console=ttyS0 $append" "$@"
 		;;
 	um)
 		# shellcheck disable=SC2086

@@ -24,19 +24,21 @@ esac
 for v in ${GIVEN:-}; do
 	case $v in
 	SUITES) takers="kunit" ;;
-	TESTS) takers="boot backport" ;;
+	TESTS) takers="boot backport drivers" ;;
+	DRIVERS) takers="drivers" ;;
 	WRITEBACK_FENCE_ROUNDS) takers="boot" ;;
 	KCSAN) takers="boot" ;;
 	MINUTES|SEED) takers="soak" ;;
 	MUTANTS) takers="mutants" ;;
-	ROUNDS|UPDATE) takers="bench" ;;
+	ROUNDS) takers="bench" ;;
+	UPDATE) takers="bench drivers" ;;
 	CHECKS) takers="check" ;;
 	NOBOOT) takers="backport" ;;
 	TOPIC|TO|TRAILERS|VERSION|CHANGELOG|COVER|SINCE|LINK|PUBLIC|SEND|CONFIRM) takers="mail mail-test" ;;
 	*) continue ;;
 	esac
 	[[ " $takers " == *" ${script%.*} "* ]] ||
-		die "$v is for make ${takers/ / and make }"
+		die "$v is for make ${takers// / and make }"
 done
 [ "$script" != bench.sh ] || [ "$base" != 6.12 ] || die "BASE=6.12: bench compares with 6.12 anyway, leave BASE out"
 [ "$script" != mutants.sh ] || "$top/scripts/mutants.py" --list >/dev/null

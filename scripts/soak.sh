@@ -46,7 +46,7 @@ declare -A pid log state
 for arch in "${archs[@]}"; do
 	guest_arch=$arch
 	guest_suffix=$arch
-	guest_config=(arm64-boot.config)
+	guest_config=(boot.config arm64.config)
 	devices=(-global virtio-mmio.force-legacy=false -device virtio-gpu-device)
 	if [ "$arch" = um ]; then
 		guest_suffix=um-soak

@@ -165,11 +165,23 @@ void modprobe(const char *module, const char *param)
 static char module_path[PATH_MAX];
 static char module_file[64];
 
+/* Modules have underscores, and files of them have what their authors took. */
+static bool is_module_file(const char *name)
+{
+	const char *want = module_file;
+
+	while (*name && (*name == *want || (*name == '-' && *want == '_'))) {
+		name++;
+		want++;
+	}
+	return *name == *want;
+}
+
 static int match_module(const char *path, const struct stat *st, int type,
 			struct FTW *at)
 {
 	(void)st;
-	if (type != FTW_F || strcmp(path + at->base, module_file))
+	if (type != FTW_F || !is_module_file(path + at->base))
 		return 0;
 	snprintf(module_path, sizeof(module_path), "%s", path);
 	return 1;

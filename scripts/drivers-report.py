@@ -1,0 +1,71 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""drivers-report.py BASE DISPLAY...: what the logs of 'make drivers' say, with the stack, and without
+it where 'make drivers SERIES=none' has been run. The table is results/drivers.md.
+"""
+
+import datetime, re, subprocess, sys
+from stack_lib import build, git, say, top
+
+CASE = re.compile(r"(?m)^(not ok|ok) \d+ (?:global|gone)\.([a-z_]+?)(?:\.then_used)?(?: # SKIP (.*))?$")
+SAID = re.compile(r"(?m)^# drm_device_gone\.c:\d+:\w+:(?!Expected|\d+ rounds|\d+ moves|[a-z ]+: \d+ ms)(?:[\w, >&*()-]+\): )?(.*)$")
+KERNELS = {"base": "-unpatched", "stack": ""}
+
+
+def verdicts(log):
+    """{case: (verdict, why)} of the plain output of the selftest, and the splats of the kernel."""
+    text = log.read_text(errors="replace").replace("\r", "")
+    found = {}
+    for case in re.split(r"(?m)^# +RUN +", text)[1:]:
+        if not (m := CASE.search(case)):
+            continue
+        said = SAID.search(case[:m.start()])
+        if m[3]:
+            found[m[2]] = "skipped", m[3]
+        elif m[1] == "ok":
+            found[m[2]] = "ok", ""
+        else:
+            found[m[2]] = "**fails**", said[1] if said else "see its log"
+    splats = subprocess.run([top / "scripts/splats.sh", log], capture_output=True, text=True).stdout
+    splats = [re.sub(r"^\S+ (\[ *[\d.]+\] )?|(?<=\+)0x\S+|, CPU#.*", "", s) for s in splats.splitlines()]
+    return found, dict.fromkeys(splats)
+
+
+def main():
+    base, *displays = sys.argv[1:]
+    cases, why, failed, days = {}, {}, 0, []
+    for display in displays:
+        for kernel, suffix in KERNELS.items():
+            log = build / f"logs/drivers-{display}{suffix}.log"
+            if not log.exists():
+                continue
+            days.append(datetime.date.fromtimestamp(log.stat().st_mtime))
+            found, splats = verdicts(log)
+            for case, (verdict, reason) in found.items():
+                once = re.sub("_again$", "", case)
+                cases.setdefault((display, once), {})[kernel, once != case] = verdict
+                failed += verdict == "**fails**" and kernel == "stack"
+                if reason:
+                    why.setdefault((display, kernel, reason), []).append(case.replace("_", " "))
+            if not found:
+                why[display, kernel, "the guest did not come to its end"] = []
+            for splat in splats:
+                why[display, kernel, "the kernel says " + splat] = []
+    rows = ["| " + " | ".join([display, case.replace("_", " "), *(
+        verdict.get((kernel, again), "-") for kernel in KERNELS for again in (False, True))]) + " |"
+        for (display, case), verdict in cases.items()]
+    notes = [f"- {display}, {kernel}{', ' if on else ''}{', '.join(on)}: {text}"
+             for (display, kernel, text), on in why.items()]
+    (top / "results/drivers.md").write_text("\n".join([
+        "# Displays that go while they are used", "",
+        f"Made by `make drivers UPDATE=1`, last boot on {max(days)}, commit "
+        f"{git('describe', '--always', '--dirty', at=top)}, on {base}.",
+        "Displays of QEMU are taken away while pages are flipped and the cursor moves. Then their fences",
+        "are used, and they come back. '-' was not run. The base is what `make drivers SERIES=none` boots.", "",
+        "| display | way | base, once | base, again | stack, once | stack, again |",
+        "|---|---|---|---|---|---|", *rows, "", "Why something is not ok:", "", *notes, ""]))
+    say(f"{failed} cases fail with the stack; written to results/drivers.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+# drivers.sh: boot a guest for each display that QEMU has, and let a selftest that knows
+# nothing of its driver take it away in every way there is while it is used. Ends with a
+# table; fails if anything failed, on any splat, and on a guest that never reports.
+# DRIVERS= picks some, TESTS= a case of the selftest, and UPDATE=1 writes the results of this
+# and of other runs to results/drivers.md.
+. "$(dirname "$0")/common.sh"
+
+guest_arch=x86_64
+guest_suffix=x86_64
+guest_config=(boot.config x86_64.config drivers.config drivers-x86_64.config)
+guest_prefix=drivers
+. "$top/scripts/guest.sh"
+. "$top/scripts/guest-run.sh"
+have_tree
+program=drm_device_gone
+[ -f "$tree/$selftest/$program.c" ] || die "${tree#"$top"/} does not have $selftest/$program.c"
+
+# NAME is what DRIVERS= takes: the driver in sysfs, modules in order, model. There is no vmwgfx:
+# it finds vmware-svga and gives up with "Hardware has no pitchlock".
+displays=(
+	"virtio virtio_gpu virtio_dma_buf,virtio-gpu virtio-gpu-pci"
+	"qxl qxl ttm,drm_ttm_helper,qxl qxl"
+	"qxl-vga qxl ttm,drm_ttm_helper,qxl qxl-vga"
+	"bochs bochs-drm bochs bochs-display"
+	"cirrus cirrus-qemu cirrus-qemu cirrus-vga"
+	"vesa vesa-framebuffer vesadrm VGA"
+)
+mapfile -t names < <(printf '%s\n' "${displays[@]%% *}")
+wanted=("${names[@]}")
+if [ -n "${DRIVERS:-}" ]; then
+	read -ra wanted <<<"${DRIVERS//,/ }"
+	for name in "${wanted[@]}"; do
+		[[ " ${names[*]} " == *" $name "* ]] || die "there is no display '$name'; there are: ${names[*]}"
+	done
+fi
+
+programs=("$program")
+guest_build
+may_skip='the device is in no slot|pluggable device|is not on PCI|is built in|no master of the bus'
+for display in "${displays[@]}"; do
+	read -r name driver modules model <<<"$display"
+	[[ " ${wanted[*]} " == *" $name "* ]] || continue
+	append="modules=$modules DRM_DEVICE_GONE=$driver DRM_DEVICE_GONE_QMP=/dev/ttyS1 DRM_DEVICE_GONE_MODEL=$model"
+	# without: the tables of QEMU take ACPI longer to work through, emulated, than it gives them
+	append+=" slab_debug=P acpi=noirq"
+	[ "$name" != vesa ] || append+=" vga=0x317"
+	monitor=$out/monitor.sock
+	rm -f "$monitor"
+	label=$name run_selftest "$program${TESTS:+.$TESTS}" 1500 "$append" \
+		-device "$model,id=gpu,addr=4" -chardev "socket,id=monitor,path=$monitor,server=on,wait=off" \
+		-mon chardev=monitor,mode=control -serial "unix:$monitor"
+done
+
+[ "${UPDATE:-0}" = 0 ] || "$top/scripts/drivers-report.py" "$(base_name)" "${names[@]}"
+run_table "x86_64"
