@@ -13,14 +13,14 @@ selftest=tools/testing/selftests/drivers/dma-buf
 
 case $guest_arch in
 arm64)
-	qemu=qemu-system-aarch64
+	qemu="qemu-system-aarch64"
 	cross=aarch64-linux-gnu-
 	[ "$(uname -m)" != aarch64 ] || cross=
 	image=Image
 	defaults=allnoconfig
 	;;
 x86_64)
-	qemu=qemu-system-x86_64
+	qemu="qemu-system-x86_64"
 	cross=x86_64-linux-gnu-
 	[ "$(uname -m)" != x86_64 ] || cross=
 	image=bzImage
@@ -107,13 +107,13 @@ guest_boot() {
 	shift 3
 	case $guest_arch in
 	arm64)
-		exec timeout -k 5 "$limit" $qemu -machine virt -cpu max -smp 2 -m 2G \
+		exec timeout -k 5 "$limit" "$qemu" -machine virt -cpu max -smp 2 -m 2G \
 			-accel tcg,thread=multi -display none -monitor none -nic none -serial "file:$log" -no-reboot \
 			-kernel "$out/arch/arm64/boot/Image" -initrd "$out/initramfs.cpio" \
 			-append "console=ttyAMA0 $append" "$@"
 		;;
 	x86_64)
-		exec timeout -k 5 "$limit" $qemu -machine pc -cpu max -smp 2 -m 2G \
+		exec timeout -k 5 "$limit" "$qemu" -machine pc -cpu max -smp 2 -m 2G \
 			-accel tcg,thread=multi -display none -monitor none -nic none -vga none -serial "file:$log" -no-reboot \
 			-kernel "$out/arch/x86/boot/bzImage" -initrd "$out/initramfs.cpio" \
 			-append "console=ttyS0 $append" "$@"

@@ -1015,7 +1015,7 @@ static const char *others_open(struct others *o)
 	o->dmabuf = -1;
 	o->vgem = card_open("vgem");
 	if (o->vgem < 0)
-		return "no vgem";
+		return "no vgem, which would have a buffer for the fences";
 	why = buffer_create(o->vgem, &bo);
 	if (!why && buffer_export(o->vgem, bo, &o->dmabuf))
 		why = "vgem: no DMA-buf";
@@ -1173,6 +1173,7 @@ static const char *go(struct __test_metadata *_metadata, const struct way *way,
 FIXTURE(gone)
 {
 	struct device device;
+	struct others others;
 	struct storm storm;
 	struct screen screen;
 	int kmsg;
@@ -1337,6 +1338,8 @@ FIXTURE_SETUP(gone)
 
 	self->kmsg = -1;
 	self->screen.fd = -1;
+	self->others.vgem = -1;
+	self->others.dmabuf = -1;
 	why = find_device(&self->device);
 	why = why ?: variant->way->possible(&self->device);
 	if (why)
@@ -1347,6 +1350,9 @@ FIXTURE_SETUP(gone)
 	if (!self->screen.out_fence_prop)
 		SKIP(return, "%s gives no fences", self->device.driver);
 	screen_close(&self->screen);
+	why = others_open(&self->others);
+	if (why)
+		SKIP(return, "%s", why);
 	allow_open_files(2 * MAX_FENCES);
 	self->kmsg = kmsg_open();
 }
@@ -1356,6 +1362,7 @@ FIXTURE_TEARDOWN(gone)
 	/* whatever happened, the next case wants a device */
 	if (self->away && !self->stuck)
 		variant->way->back(&self->device);
+	others_close(&self->others);
 	EXPECT_FINE(kmsg_check(self->kmsg));
 }
 
@@ -1387,9 +1394,7 @@ TEST_F_TIMEOUT(gone, then_used, 600)
 	unsigned int round, pending = 0, lost = 0, moves = 0;
 	struct storm *storm = &self->storm;
 	struct screen *s = &self->screen;
-	struct others others;
 
-	ASSERT_FINE(others_open(&others));
 	for (round = 0; round < variant->rounds; round++) {
 		ASSERT_FINE(screen_open(s, &self->device));
 		ASSERT_FINE(storm_start(storm, s));
@@ -1403,7 +1408,7 @@ TEST_F_TIMEOUT(gone, then_used, 600)
 		if (!variant->closed)
 			EXPECT_FINE(storm_stop(storm));
 		moves += atomic_load(&storm->moves);
-		use_fences(_metadata, storm, &others, &pending, &lost);
+		use_fences(_metadata, storm, &self->others, &pending, &lost);
 		/* some close it only when it is back */
 		if (round % 2 == 0)
 			screen_close(s);
@@ -1425,7 +1430,6 @@ TEST_F_TIMEOUT(gone, then_used, 600)
 	if (variant->way == &deaf_way && !variant->closed)
 		EXPECT_POWER(lost);
 	screen_close(s);
-	others_close(&others);
 }
 
 /* Nothing goes here: the cursor moves, and changes its image each fourth time. */
