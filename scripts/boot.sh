@@ -59,7 +59,8 @@ for name in ${tests[@]}; do
 	case ${name%%.*} in
 	writeback_fence_lifetime) run_selftest "$name" $((300 + rounds)) "kmemleak=on WRITEBACK_FENCE_ROUNDS=$rounds" ;;
 	fence_uapi) run_selftest "$name" 600 "" -global virtio-mmio.force-legacy=false -device virtio-gpu-device ;;
-	drm_device_gone) run_selftest "$name" 300 "DRM_DEVICE_GONE=virtio_gpu" -global virtio-mmio.force-legacy=false -device virtio-gpu-device ;;
+	drm_device_gone) run_selftest "$name" 300 "DRM_DEVICE_GONE=virtio_gpu" -global virtio-mmio.force-legacy=false \
+		-device virtio-gpu-device -device virtio-gpu-device ;;
 	functionfs_fence_lifetime) run_selftest "$name" 400 "" ;;
 	fence_faults) run_selftest "$name" 900 "kmemleak=on" ;;
 	*) run_selftest "$name" 300 "" ;;

@@ -52,11 +52,15 @@ recipients() {	# FIRST LAST: addresses, one a line
 }
 
 # The C files that the topic touches and that ARCH is to build, and some that use a header.
-# Those of amd/display get their flags from another directory's Makefile.
+# Those of amd/display get their flags from another directory's Makefile. A selftest of i915
+# is not compiled, but included.
 objects() {	# ARCH TOUCHED
-	local header
+	local file header
 	{
-		grep -E '^drivers/.*\.c$' <<<"$2" || true
+		for file in $(grep -E '^drivers/.*\.c$' <<<"$2" || true); do
+			git -C "$work" grep -lF "#include \"selftests/$(basename "$file")\"" \
+				-- "${file%/selftests/*}/*.c" 2>/dev/null || echo "$file"
+		done
 		for header in $(grep -E '\.h$' <<<"$2" || true); do
 			git -C "$work" grep -lE "#include [<\"](.*/)?$(basename "$header")[>\"]" -- \
 				drivers/dma-buf 'drivers/gpu/drm/*.c' ':!drivers/gpu/drm/amd/display' "$(dirname "$header")" |
@@ -187,7 +191,7 @@ write_report() {
 declare -A fresh=() digest=() patches_of=()
 post=$("$top/scripts/stack.py" list | awk -F '\t' '$3 == "post" { print $1 }')
 for topic in $("$top/scripts/stack.py" list | cut -f1); do
-	patches_of[$topic]=$(git -C "$tree" log -p "$("$top/scripts/stack.py" commits "$topic")" |
+	patches_of[$topic]=$(git -C "$tree" log -p -U0 "$("$top/scripts/stack.py" commits "$topic")" |
 		git patch-id --stable | cut -d' ' -f1)
 done
 for topic in $post; do

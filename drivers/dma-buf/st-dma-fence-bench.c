@@ -368,7 +368,8 @@ static void bench_alone(struct kunit *test)
 struct bench_container {
 	const char *name;
 	unsigned int members;
-	enum { FORWARDS, BACKWARDS, SHUFFLED } order;	/* in which they signal */
+	/* in which they signal; INWARDS is from both ends in turn */
+	enum { FORWARDS, BACKWARDS, SHUFFLED, INWARDS } order;
 };
 
 static const struct bench_container bench_containers[] = {
@@ -380,6 +381,11 @@ static const struct bench_container bench_containers[] = {
 	{ .name = "128-backwards", .members = 128, .order = BACKWARDS },
 	{ .name = "16-shuffled", .members = 16, .order = SHUFFLED },
 	{ .name = "128-shuffled", .members = 128, .order = SHUFFLED },
+	{ .name = "8", .members = 8 },
+	{ .name = "8-backwards", .members = 8, .order = BACKWARDS },
+	{ .name = "8-shuffled", .members = 8, .order = SHUFFLED },
+	{ .name = "16-inwards", .members = 16, .order = INWARDS },
+	{ .name = "128-inwards", .members = 128, .order = INWARDS },
 };
 
 KUNIT_ARRAY_PARAM_DESC(bench_container, bench_containers, name);
@@ -438,7 +444,14 @@ static void container_order(const struct bench_container *container,
 	unsigned int members = container->members, i, j;
 
 	for (i = 0; i < members; i++)
-		order[i] = container->order == BACKWARDS ? members - 1 - i : i;
+		order[i] = i;
+	if (container->order == BACKWARDS) {
+		for (i = 0; i < members; i++)
+			order[i] = members - 1 - i;
+	} else if (container->order == INWARDS) {
+		for (i = 0; i < members; i++)
+			order[i] = i & 1 ? members - 1 - i / 2 : i / 2;
+	}
 
 	for (i = members - 1; container->order == SHUFFLED && i; i--) {
 		j = prandom_u32_state(rnd) % (i + 1);

@@ -17,6 +17,9 @@
  * DRM_DEVICE_GONE=NAME picks the display by the name of its driver. Without, it is
  * the first one that is no vkms and has nobody at work on it.
  *
+ * If there is another device that has sync objects, that one stays, and signals
+ * what is waited for on the one that goes.
+ *
  * In a guest of QEMU, DRM_DEVICE_GONE_QMP=TTY is a serial port that leads to the
  * monitor, in its control mode. The device has the id "gpu" there, and
  * DRM_DEVICE_GONE_MODEL=MODEL is what it is made from.
@@ -34,6 +37,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -186,13 +190,21 @@ static bool read_device(struct device *dev, unsigned int card)
 	return true;
 }
 
+/* The device that stays, if there is one. It may have the same driver. */
+static struct device second;
+
+static bool is_second(const struct device *dev)
+{
+	return second.name[0] && !strcmp(dev->name, second.name);
+}
+
 static const char *find_device(struct device *dev)
 {
 	const char *wanted = getenv("DRM_DEVICE_GONE");
 	unsigned int card;
 
 	for (card = 0; card < 64; card++) {
-		if (!read_device(dev, card))
+		if (!read_device(dev, card) || is_second(dev))
 			continue;
 		/* vkms and vgem are no devices of a real bus */
 		if (wanted ? !strcmp(dev->driver, wanted) :
@@ -222,7 +234,7 @@ static int find_card(const struct device *dev)
 	unsigned int card;
 
 	for (card = 0; card < 64; card++) {
-		if (read_device(&other, card) &&
+		if (read_device(&other, card) && !is_second(&other) &&
 		    !strcmp(other.driver, dev->driver))
 			return card;
 	}
@@ -671,6 +683,29 @@ static bool has_cap(int fd, __u64 capability)
 	struct drm_get_cap cap = { .capability = capability };
 
 	return !ioctl(fd, DRM_IOCTL_GET_CAP, &cap) && cap.value;
+}
+
+/* Before any test has taken the first one away. */
+__attribute__((constructor)) static void find_second(void)
+{
+	struct device first, dev;
+	unsigned int card;
+	char path[64];
+	int fd;
+
+	if (find_device(&first))
+		return;
+	for (card = 0; card < 64; card++) {
+		if (!read_device(&dev, card) || !strcmp(dev.name, first.name))
+			continue;
+		snprintf(path, sizeof(path), "/dev/dri/card%u", card);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		if (has_cap(fd, DRM_CAP_SYNCOBJ_TIMELINE))
+			second = dev;
+		close(fd);
+	}
 }
 
 static const char *screen_setup(struct screen *s)
@@ -1459,6 +1494,165 @@ TEST(cursor_moves)
 		EXPECT_POWER(atomic_load(&storm.moves));
 	screen_close(&s);
 	EXPECT_FINE(kmsg_check(kmsg));
+}
+
+FIXTURE(waits)
+{
+	struct device device;
+	int fd, other, kmsg;
+	bool away, stuck;
+};
+
+static int open_card(unsigned int card)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/dev/dri/card%u", card);
+	return open(path, O_RDWR | O_CLOEXEC);
+}
+
+FIXTURE_SETUP(waits)
+{
+	struct device other;
+	unsigned int card;
+	const char *why;
+
+	self->fd = -1;
+	self->other = -1;
+	self->kmsg = -1;
+	why = find_device(&self->device);
+	why = why ?: can_bind(&self->device);
+	if (why)
+		SKIP(return, "%s", why);
+	self->fd = open_card(find_card(&self->device));
+	for (card = 0; card < 64 && self->other < 0; card++) {
+		if (read_device(&other, card) && is_second(&other))
+			self->other = open_card(card);
+	}
+	if (!has_cap(self->fd, DRM_CAP_SYNCOBJ_TIMELINE))
+		SKIP(return, "%s has no timelines", self->device.driver);
+	if (self->other < 0)
+		SKIP(return, "no second device that has timelines");
+	self->kmsg = kmsg_open();
+}
+
+FIXTURE_TEARDOWN(waits)
+{
+	if (self->away && !self->stuck) {
+		bind(&self->device);
+		device_again(&self->device);
+	}
+	close_fd(&self->fd);
+	close_fd(&self->other);
+	EXPECT_FINE(kmsg_check(self->kmsg));
+}
+
+struct waiter {
+	pthread_t thread;
+	int fd, err;
+	__u32 handle;
+	__u64 point;
+	unsigned int ms;
+	atomic_bool done;
+};
+
+static int wait_for_point(struct waiter *w)
+{
+	struct drm_syncobj_timeline_wait wait = {
+		.handles = (uintptr_t)&w->handle,
+		.points = (uintptr_t)&w->point,
+		.timeout_nsec = now_ns() + w->ms * NSEC_PER_MSEC,
+		.count_handles = 1,
+		.flags = DRM_SYNCOBJ_WAIT_FLAGS_WAIT_FOR_SUBMIT,
+	};
+
+	return try_ioctl(w->fd, DRM_IOCTL_SYNCOBJ_TIMELINE_WAIT, &wait);
+}
+
+static void *waiter(void *arg)
+{
+	struct waiter *w = arg;
+
+	w->err = wait_for_point(w);
+	atomic_store(&w->done, true);
+	return NULL;
+}
+
+static int notify(int fd, __u32 handle, __u64 point)
+{
+	struct drm_syncobj_eventfd event = {
+		.handle = handle,
+		.point = point,
+		.fd = eventfd(0, EFD_CLOEXEC),
+	};
+
+	return try_ioctl(fd, DRM_IOCTL_SYNCOBJ_EVENTFD, &event) ? -1 : event.fd;
+}
+
+static int create_timeline(int fd, __u32 *handle)
+{
+	struct drm_syncobj_create create = {};
+	int err = try_ioctl(fd, DRM_IOCTL_SYNCOBJ_CREATE, &create);
+
+	*handle = create.handle;
+	return err;
+}
+
+/*
+ * Nobody has submitted what is waited for when the device goes. A syncobj belongs
+ * to no device, so the waits go on, and who shares it ends them through another.
+ */
+TEST_F_TIMEOUT(waits, for_submission, 120)
+{
+	struct waiter late = { .point = 1, .ms = GONE_MS + 2000 };
+	struct waiter ends = { .point = 2, .ms = 100000 };
+	struct drm_syncobj_handle share = {};
+	struct drm_syncobj_timeline_array points = { .count_handles = 1 };
+	int fd = self->fd, alone, event, other = self->other;
+	__u32 timeline, secret, shared;
+	__u64 point = 3;
+
+	ASSERT_EQ(0, create_timeline(fd, &timeline));
+	ASSERT_EQ(0, create_timeline(fd, &secret));
+	share.handle = timeline;
+	ASSERT_EQ(0, try_ioctl(fd, DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD, &share));
+	ASSERT_EQ(0, try_ioctl(other, DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE, &share));
+	shared = share.handle;
+	close(share.fd);
+	event = notify(fd, timeline, point);
+	ASSERT_LE(0, event);
+	alone = notify(fd, secret, 1);
+	ASSERT_LE(0, alone);
+
+	late.fd = fd;
+	late.handle = secret;
+	ends.fd = fd;
+	ends.handle = timeline;
+	ASSERT_EQ(0, pthread_create(&late.thread, NULL, waiter, &late));
+	ASSERT_EQ(0, pthread_create(&ends.thread, NULL, waiter, &ends));
+	sleep_ms(100);
+
+	self->away = true;
+	ASSERT_FINE(go(_metadata, &unbind_way, &self->device, &self->stuck));
+	EXPECT_FALSE(atomic_load(&late.done));
+	EXPECT_EQ(-ENODEV, wait_for_point(&ends));
+	EXPECT_EQ(0, pthread_join(late.thread, NULL));
+	EXPECT_EQ(-ETIME, late.err);
+	EXPECT_FALSE(atomic_load(&ends.done));
+	EXPECT_FALSE(is_ready(event, POLLIN, 0));
+
+	points.handles = (uintptr_t)&shared;
+	points.points = (uintptr_t)&point;
+	ASSERT_EQ(0, try_ioctl(other, DRM_IOCTL_SYNCOBJ_TIMELINE_SIGNAL, &points));
+	EXPECT_EQ(0, pthread_join(ends.thread, NULL));
+	EXPECT_EQ(0, ends.err);
+	EXPECT_TRUE(is_ready(event, POLLIN, WAIT_MS));
+
+	/* nobody else has it, so nobody will know */
+	close_fd(&self->fd);
+	EXPECT_FALSE(is_ready(alone, POLLIN, 200));
+	close(alone);
+	close(event);
 }
 
 TEST_HARNESS_MAIN
