@@ -48,7 +48,7 @@ guest_build
 # program asks for, nor modules.
 may_skip='no_memory_for_device|no_memory_for_configfs'
 # A virtio-gpu that is built in and not on PCI can only be unbound.
-may_skip+='|the device is not on PCI|the driver is built in'
+may_skip+='|the device is not on PCI|the driver is built in|gud has no timelines'
 if [ "$kcsan" = 1 ]; then
 	may_skip="$may_skip|kernel_reports_use_after_free"
 	tests=("${tests[@]/fence_module_unload*/}")
@@ -60,7 +60,9 @@ for name in ${tests[@]}; do
 	writeback_fence_lifetime) run_selftest "$name" $((300 + rounds)) "kmemleak=on WRITEBACK_FENCE_ROUNDS=$rounds" ;;
 	fence_uapi) run_selftest "$name" 600 "" -global virtio-mmio.force-legacy=false -device virtio-gpu-device ;;
 	drm_device_gone) run_selftest "$name" 300 "DRM_DEVICE_GONE=virtio_gpu" -global virtio-mmio.force-legacy=false \
-		-device virtio-gpu-device -device virtio-gpu-device ;;
+		-device virtio-gpu-device -device virtio-gpu-device
+		# the gadget is made of modules
+		[ "$kcsan" = 1 ] || label=$name-gud run_selftest "$name" 600 "modules=libcomposite,usb_f_fs,dummy_hcd DRM_DEVICE_GONE=gud" ;;
 	functionfs_fence_lifetime) run_selftest "$name" 400 "" ;;
 	fence_faults) run_selftest "$name" 900 "kmemleak=on" ;;
 	*) run_selftest "$name" 300 "" ;;

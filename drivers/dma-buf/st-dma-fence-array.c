@@ -16,7 +16,6 @@
 #include <linux/prandom.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
-#include <linux/workqueue.h>
 
 #define MEMBERS		4
 #define MANY		300	/* the most that a case has */
@@ -135,7 +134,6 @@ static void members_put(struct members *m)
 	for (i = 0; i < m->num; i++)
 		dma_fence_signal(m->fences[i]);
 	irq_work_sync(&m->array->work);
-	flush_work(&m->array->bh_work);
 
 	for (i = 0; i < m->num; i++)
 		dma_fence_put(m->fences[i]);

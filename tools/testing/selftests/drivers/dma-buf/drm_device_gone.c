@@ -20,6 +20,9 @@
  * If there is another device that has sync objects, that one stays, and signals
  * what is waited for on the one that goes.
  *
+ * DRM_DEVICE_GONE=gud makes a USB display, if there is none, from functionfs and
+ * dummy_hcd, whose modules have to be loaded, and plugs it out and in.
+ *
  * In a guest of QEMU, DRM_DEVICE_GONE_QMP=TTY is a serial port that leads to the
  * monitor, in its control mode. The device has the id "gpu" there, and
  * DRM_DEVICE_GONE_MODEL=MODEL is what it is made from.
@@ -48,6 +51,7 @@
 #include <linux/dma-buf.h>
 
 #include "kselftest_harness.h"
+#include "gud_gadget.h"
 #include "out_fence_util.h"
 
 #define GONE_MS		10000	/* a device that goes does not take longer */
@@ -491,6 +495,26 @@ static const char *qmp_add(struct device *dev)
 
 /* ---- can it go that way? ---- */
 
+/* The device goes once the host has seen that. */
+static const char *unplug(struct device *dev)
+{
+	const char *why;
+	char path[128];
+
+	if (!gud_gadget_is_there())
+		return qmp_del(dev);
+	why = gud_gadget_plug(false);
+	snprintf(path, sizeof(path), "/sys/bus/usb/devices/%s", dev->name);
+	while (!why && !access(path, F_OK))
+		sleep_ms(1);
+	return why;
+}
+
+static const char *plug(struct device *dev)
+{
+	return gud_gadget_is_there() ? gud_gadget_plug(true) : qmp_add(dev);
+}
+
 static const char *can_bind(struct device *dev)
 {
 	char path[PATH_MAX];
@@ -530,6 +554,11 @@ static const char *has_monitor(struct device *dev)
 
 	why = why ?: qmp_add_now(dev);
 	return why && strstr(why, "uplicate") ? NULL : why;
+}
+
+static const char *has_plug(struct device *dev)
+{
+	return gud_gadget_is_there() ? NULL : has_monitor(dev);
 }
 
 static const char *is_master(struct device *dev)
@@ -688,12 +717,20 @@ static bool has_cap(int fd, __u64 capability)
 /* Before any test has taken the first one away. */
 __attribute__((constructor)) static void find_second(void)
 {
+	const char *why, *wanted = getenv("DRM_DEVICE_GONE");
 	struct device first, dev;
 	unsigned int card;
 	char path[64];
 	int fd;
 
-	if (find_device(&first))
+	why = find_device(&first);
+	if (why && wanted && !strcmp(wanted, "gud")) {
+		why = gud_gadget_start();
+		why = why ?: device_again(&first);
+		if (why)
+			ksft_print_msg("the gadget: %s\n", why);
+	}
+	if (why)
 		return;
 	for (card = 0; card < 64; card++) {
 		if (!read_device(&dev, card) || !strcmp(dev.name, first.name))
@@ -1157,7 +1194,7 @@ static const struct way remove_way = {
 
 static const struct way power_way = { "power off", has_slot, slot_off, qmp_add };
 
-static const struct way unplug_way = { "unplug", has_monitor, qmp_del, qmp_add };
+static const struct way unplug_way = { "unplug", has_plug, unplug, plug };
 
 static const struct way unload_way = {
 	"unload", can_unload, module_gone, module_back,
