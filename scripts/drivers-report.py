@@ -1,15 +1,17 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """drivers-report.py BASE DISPLAY...: what the logs of 'make drivers' say, with the stack, and without
-it where 'make drivers SERIES=none' has been run. The table is results/drivers.md.
+it where 'make drivers SERIES=none' has been run; and those of 'make boot', which has two displays on
+arm64. The table is results/drivers.md.
 """
 
 import datetime, re, subprocess, sys
 from stack_lib import build, git, say, top
 
-CASE = re.compile(r"(?m)^(not ok|ok) \d+ (?:global|gone)\.([a-z_]+?)(?:\.then_used)?(?: # SKIP (.*))?$")
+CASE = re.compile(r"(?m)^(not ok|ok) \d+ (?:global|gone|waits)\.([a-z_]+?)(?:\.then_used)?(?: # SKIP (.*))?$")
 SAID = re.compile(r"(?m)^# drm_device_gone\.c:\d+:\w+:(?!Expected|\d+ rounds|\d+ moves|[a-z ]+: \d+ ms)(?:[\w, >&*()-]+\): )?(.*)$")
 KERNELS = {"base": "-unpatched", "stack": ""}
+ON_ARM64 = {"virtio, arm64": "boot-drm_device_gone", "gud, arm64": "boot-drm_device_gone-gud"}
 
 
 def verdicts(log):
@@ -36,9 +38,9 @@ def verdicts(log):
 def main():
     base, *displays = sys.argv[1:]
     cases, why, failed, days = {}, {}, 0, []
-    for display in displays:
+    for display, name in [(display, "drivers-" + display) for display in displays] + [*ON_ARM64.items()]:
         for kernel, suffix in KERNELS.items():
-            log = build / f"logs/drivers-{display}{suffix}.log"
+            log = build / f"logs/{name}{suffix}.log"
             if not log.exists():
                 continue
             days.append(datetime.date.fromtimestamp(log.stat().st_mtime))
@@ -62,7 +64,7 @@ def main():
         "# Displays that go while they are used", "",
         f"Made by `make drivers UPDATE=1`, last boot on {max(days)}, commit "
         f"{git('describe', '--always', '--dirty', at=top)}, on {base}.",
-        "Displays of QEMU are taken away while pages are flipped and the cursor moves. Then their fences",
+        "Displays of QEMU, and one on USB that is a gadget, are taken away while pages are flipped and the cursor moves. Then their fences",
         "are used, and they come back. '-' was not run. The base is what `make drivers SERIES=none` boots.", "",
         "| display | way | base, once | base, again | stack, once | stack, again |",
         "|---|---|---|---|---|---|", *rows, "", "Why something is not ok:", "", *notes, ""]))
