@@ -220,9 +220,11 @@ static void serve(int ep0)
 	}
 }
 
+static bool is_there;
+
 bool gud_gadget_is_there(void)
 {
-	return !access(GADGET, F_OK);
+	return is_there;
 }
 
 const char *gud_gadget_plug(bool in)
@@ -230,6 +232,17 @@ const char *gud_gadget_plug(bool in)
 	int err = write_file(GADGET "/UDC", in ? UDC : "\n");
 
 	return err ? wrong("plug: %s", strerror(-err)) : NULL;
+}
+
+/* What another run has left. An error shows when it is made again. */
+static void remove_rest(void)
+{
+	write_file(GADGET "/UDC", "\n");
+	unlink(CONFIGURATION "/ffs." NAME);
+	umount(FFS);
+	rmdir(FUNCTION);
+	rmdir(CONFIGURATION);
+	rmdir(GADGET);
 }
 
 static const char *make(int *ep0)
@@ -241,6 +254,7 @@ static const char *make(int *ep0)
 	/* an error shows below */
 	if (access("/sys/kernel/config/usb_gadget", F_OK))
 		mount("configfs", "/sys/kernel/config", "configfs", 0, NULL);
+	remove_rest();
 	for (i = 0; i < ARRAY_SIZE(dirs); i++) {
 		if (mkdir(dirs[i], 0755))
 			return wrong("mkdir %s: %m", dirs[i]);
@@ -282,5 +296,6 @@ const char *gud_gadget_start(void)
 		serve(ep0);
 	}
 	close(ep0);
+	is_there = true;
 	return gud_gadget_plug(true);
 }
