@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """results.py: which KUnit cases fail on the base, and which topic makes each of them pass.
 
-All test patches are on the base, and all suites run on UML, each in a boot of its own. Then the
-topics come one after the other, and after each that changes what UML builds the suites run that had
-a case failing before, as long as there are any. All run again with all topics. Where a suite is not
-clean its cases run in boots of their own, so that a splat counts for the case that made it. What a
+All test patches are on the base, and all suites run on UML, each in a boot of its own, and again
+with all topics. Where a suite is not clean its cases run in boots of their own, so that a splat
+counts for the case that made it. In between the topics come one after the other. After each that
+changes what UML builds the cases run, alone, that have not passed yet and do in the end. What a
 kernel said is kept by what was built, so that an interrupted run goes on, and a change of something
 else does not count. The table is results/topics.md.
 The selftests in userspace want modules and devices that UML lacks: 'make boot' runs them.
@@ -74,40 +74,43 @@ def cases():
 
 
 def known(kernel):
-    """Where it is kept which suites ran, and what their cases said."""
+    """Where it is kept what a kernel's cases said, and whether all of them ran."""
     path = kept / f"{kernel}.json"
-    return path, *(json.loads(path.read_text()) if path.exists() else ([], {}))
+    return path, *(json.loads(path.read_text()) if path.exists() else (False, {}))
 
 
-def verdicts(commit, suites=None):
-    """{case: verdict} of a stack, of some suites, from what is kept or from a run."""
+def alone(case):
+    """What a case says in a boot of its own."""
+    said, splats = boot(case, 120)
+    verdict = f"splat: {splats[0]}" if splats else said.get(case, "never ends")
+    print(":" if verdict in ok else "x", end="", flush=True)
+    return verdict
+
+
+def verdicts(commit, wanted=None):
+    """{case: verdict} of a stack, of some cases or all, from what is kept or from a run."""
     tree = kept / f"{git('rev-parse', f'{commit}^{{tree}}')}-{git('hash-object', config)}"
-    if tree.exists():
-        path, have, result = known(tree.read_text())
-        if "all" in have or suites is not None and suites <= set(have):
-            return result
-    kernel = build_kernel(commit)
+    kernel = tree.read_text() if tree.exists() else build_kernel(commit)
+    path, whole, result = known(kernel)
+    if not whole and (wanted is None or wanted - set(result)):
+        kernel = build_kernel(commit)
+        path, whole, result = known(kernel)
     tree.write_text(kernel)
-    path, have, result = known(kernel)
-    if "all" in have or suites is not None and suites <= set(have):
+    if whole or wanted is not None and wanted <= set(result):
         return result
     there = cases() or die(f"no KUnit case was found; see {short(logs)}/results-build.log")
-    for suite in dict.fromkeys(c.split(".")[0] for c in there):
-        if suite in have or suites is not None and suite not in suites:
-            continue
+    for suite in dict.fromkeys(c.split(".")[0] for c in there) if wanted is None else []:
         mine = [c for c in there if c.split(".")[0] == suite]
         said, splats = boot(suite, 600)
         if not splats and all(said.get(c) in ok for c in mine):
             result |= {c: said[c] for c in mine}
             print(".", end="", flush=True)
-            continue
-        for case in mine:
-            said, splats = boot(case, 120)
-            result[case] = f"splat: {splats[0]}" if splats else said.get(case, "never ends")
-            print(":" if result[case] in ok else "x", end="", flush=True)
+        else:
+            result |= {case: alone(case) for case in mine}
+    for case in sorted((wanted or set()) - set(result)):
+        result[case] = alone(case) if case in there else "is not there"
     print(flush=True)
-    have += ["all"] if suites is None else suites
-    path.write_text(json.dumps([have, result], indent=1))
+    path.write_text(json.dumps([wanted is None, result], indent=1))
     return result
 
 
@@ -162,11 +165,11 @@ def main():
     lines = commits(topics, base)
     steps = [t for t in topics if topics[t].kind == "post" and concerns_uml(t, lines)]
 
-    def run(name, series, whole, suites=None):
+    def run(name, series, whole, wanted=None):
         chosen, partly = stack.selection(SimpleNamespace(topics=whole, series=series), topics, base)
         commit = pick(base, chosen, partly=partly, verbose=False)
         print(f"== {name} ", end="", flush=True)
-        result = verdicts(commit, suites)
+        result = verdicts(commit, wanted)
         bad = sum(v not in ok for v in result.values())
         say(f"{len(result)} cases, {bad} fail")
         return result
@@ -178,7 +181,7 @@ def main():
         if not missing:
             break
         whole = list(topics)[:list(topics).index(topic) + 1]
-        result = run(topic, "topics", whole, {c.split(".")[0] for c in missing})
+        result = run(topic, "topics", whole, missing)
         states.append((topic, states[-1][1] | result))
     states.append(("all topics", last))
     text, good = table(states, base)
