@@ -90,14 +90,13 @@ def alone(case):
 def verdicts(commit, wanted=None):
     """{case: verdict} of a stack, of some cases or all, from what is kept or from a run."""
     tree = kept / f"{git('rev-parse', f'{commit}^{{tree}}')}-{git('hash-object', config)}"
-    kernel = tree.read_text() if tree.exists() else build_kernel(commit)
-    path, whole, result = known(kernel)
-    if not whole and (wanted is None or wanted - set(result)):
-        kernel = build_kernel(commit)
+    for kernel in ([tree.read_text()] if tree.exists() else []) + [None]:
+        if not kernel:
+            kernel = build_kernel(commit)
+            tree.write_text(kernel)
         path, whole, result = known(kernel)
-    tree.write_text(kernel)
-    if whole or wanted is not None and wanted <= set(result):
-        return result
+        if whole or wanted is not None and wanted <= set(result):
+            return result
     there = cases() or die(f"no KUnit case was found; see {short(logs)}/results-build.log")
     for suite in dict.fromkeys(c.split(".")[0] for c in there) if wanted is None else []:
         mine = [c for c in there if c.split(".")[0] == suite]

@@ -1075,7 +1075,7 @@ static void drm_test_fence_race_signal_names(struct kunit *test)
 
 	/* A run in which the window never opened proves nothing. */
 	KUNIT_EXPECT_GT(test, atomic_read(&race->callbacks), 0);
-	if (!atomic_read(&race->crossed))
+	if (!atomic_read(&race->crossed) && test->status == KUNIT_SUCCESS)
 		kunit_mark_skipped(test, "no signal came while a name was read");
 }
 
