@@ -19,7 +19,7 @@
 
 #define MEMBERS		4
 #define MANY		300	/* the most that a case has */
-#define IN_FLIGHT	10	/* callbacks that an array has at least, if it needs them */
+#define IN_FLIGHT	12	/* callbacks that an array has at least, if it needs them */
 #define RUN_MOST	128	/* members that an irq_work may look at */
 #define RACE_ROUNDS	100
 #define RACE_MOST	20000	/* rounds, if a race is shy */
@@ -196,7 +196,7 @@ typedef void (*order_func_t)(struct kunit *test, unsigned int num,
 /* Calls @func with more members than have a callback at the same time. */
 static void try_many(struct kunit *test, order_func_t func)
 {
-	static const unsigned int nums[] = { 9, 10, 11, 20, 21, 40 };
+	static const unsigned int nums[] = { 11, 12, 13, 24, 25, 40 };
 	enum many_order which;
 	unsigned int *order, i;
 
@@ -328,7 +328,7 @@ static void signaled_when_all_are_polled(struct kunit *test)
 /* Issuers that wait to be asked begin at the same time, not one after the other. */
 static void enables_all_at_once(struct kunit *test)
 {
-	static const unsigned int nums[] = { MEMBERS, 9, 10, 11, 12, 40, MANY };
+	static const unsigned int nums[] = { MEMBERS, 11, 12, 13, 14, 40, MANY };
 	struct members m;
 	unsigned int i, n;
 
@@ -671,7 +671,7 @@ static void count_run(struct irq_work *irq_work)
 /* Once, or else there is an interrupt, not for each member, and not a long one. */
 static void interrupts_seldom(struct kunit *test)
 {
-	static const unsigned int nums[] = { MEMBERS, 10, 11, 20, 21, 40, 128, MANY };
+	static const unsigned int nums[] = { MEMBERS, 12, 13, 24, 25, 40, 128, MANY };
 	unsigned int *order, i, n;
 	enum many_order which;
 	struct members m;
@@ -720,6 +720,25 @@ static void memory_of_many(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, ksize(few), ksize(many));
 	kfree(few);
 	kfree(many);
+}
+
+/* One of few takes no more than a callback for each of them and itself. */
+static void memory_of_few(struct kunit *test)
+{
+	size_t one = sizeof(struct dma_fence_cb) + sizeof(void *);
+	size_t none = sizeof(struct dma_fence) + sizeof(struct irq_work) +
+		      sizeof(void *) + 4 * sizeof(int);
+	unsigned int n;
+
+	for (n = 1; n <= IN_FLIGHT; n++) {
+		struct dma_fence_array *array = dma_fence_array_alloc(n);
+
+		KUNIT_ASSERT_NOT_NULL(test, array);
+		KUNIT_EXPECT_LE_MSG(test, ksize(array),
+				    kmalloc_size_roundup(none + n * one),
+				    "%u members", n);
+		kfree(array);
+	}
 }
 
 struct race {
@@ -1043,6 +1062,7 @@ static struct kunit_case dma_fence_array_cases[] = {
 	KUNIT_CASE(same_member_again),
 	KUNIT_CASE(put_while_pending),
 	KUNIT_CASE(interrupts_seldom),
+	KUNIT_CASE(memory_of_few),
 	KUNIT_CASE(memory_of_many),
 	KUNIT_CASE_SLOW(race_remove_callback),
 	KUNIT_CASE_SLOW(race_poll),

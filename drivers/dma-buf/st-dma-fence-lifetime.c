@@ -487,7 +487,7 @@ static void orphan_describe(struct kunit *test)
 	struct seq_file seq = { .buf = buf, .size = sizeof(buf) };
 
 	dma_fence_describe(fence, &seq);
-	KUNIT_EXPECT_NOT_NULL(test, strstr(buf, " signaled"));
+	KUNIT_EXPECT_NOT_NULL(test, strstr(buf, " signal"));
 	KUNIT_EXPECT_NULL(test, strstr(buf, "mock"));
 	dma_fence_put(fence);
 }
@@ -992,7 +992,7 @@ static void signaled_before_lock(struct kunit *test)
 	}
 
 	/* Each of the three was late at least once, unless the CPUs take turns. */
-	if (!(seen[0] && seen[1] && seen[2]))
+	if (!(seen[0] && seen[1] && seen[2]) && test->status == KUNIT_SUCCESS)
 		kunit_mark_skipped(test, "nobody came between the signal and its lock");
 }
 
@@ -1291,7 +1291,7 @@ static void race_watch_signal(struct kunit *test)
 
 	/* A run in which the watcher was always late proves nothing. */
 	KUNIT_EXPECT_GT(test, watch.seen, 0);
-	if (!watch.noticed)
+	if (!watch.noticed && test->status == KUNIT_SUCCESS)
 		kunit_mark_skipped(test, "what came too late on purpose was not noticed");
 }
 

@@ -12,10 +12,14 @@
 #include <linux/dma-fence.h>
 #include <linux/list.h>
 #include <linux/minmax.h>
+#include <linux/sched.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/stdarg.h>
 #include <linux/string.h>
+#include <linux/string_helpers.h>
+#include <linux/timekeeping.h>
 
 #include <drm/drm_device.h>
 #include <drm/drm_drv.h>
@@ -26,9 +30,15 @@
 /* More than that are not in flight unless a driver forgets to signal. */
 #define DRM_OUT_FENCE_PRUNE_MIN	8u
 
+/* Lines of a file in debugfs. */
+#define DRM_OUT_FENCE_SHOW_MAX	64u
+
 struct drm_out_fence {
 	struct dma_fence base;
 	struct list_head pending;	/* in &drm_out_fence_timeline.pending */
+	ktime_t created;
+	pid_t tgid;			/* of who made the commit */
+	char comm[TASK_COMM_LEN];
 	char driver_name[32];	/* as much of it as struct sync_fence_info has */
 	char timeline_name[sizeof_field(struct drm_out_fence_timeline, name)];
 };
@@ -79,19 +89,24 @@ void drm_out_fence_timeline_init(struct drm_out_fence_timeline *timeline,
 	va_end(args);
 }
 
+/* It is signaled, or its commit failed, and nobody else has a reference to it. */
+static bool drm_out_fence_is_done(struct drm_out_fence *fence)
+{
+	return dma_fence_test_signaled_flag(&fence->base) ||
+	       kref_read(&fence->base.refcount) == 1;
+}
+
 /*
- * Forget what drm_out_fence_timeline_cancel() need not see any more: the signaled
- * ones, and those of commits that failed, to which nobody else has a reference.
- * The next time is when the list is twice as long as what is left, so that the
- * cost of a fence does not grow with the number of those that never signal.
+ * Forget what drm_out_fence_timeline_cancel() need not see any more. The next time
+ * is when the list is twice as long as what is left, so that the cost of a fence
+ * does not grow with the number of those that never signal.
  */
 static void drm_out_fence_timeline_prune(struct drm_out_fence_timeline *timeline)
 {
 	struct drm_out_fence *fence, *next;
 
 	list_for_each_entry_safe(fence, next, &timeline->pending, pending) {
-		if (dma_fence_test_signaled_flag(&fence->base) ||
-		    kref_read(&fence->base.refcount) == 1) {
+		if (drm_out_fence_is_done(fence)) {
 			list_del(&fence->pending);
 			timeline->num_pending--;
 			dma_fence_put(&fence->base);
@@ -158,6 +173,9 @@ struct dma_fence *drm_out_fence_create(struct drm_out_fence_timeline *timeline,
 
 	strscpy(fence->driver_name, dev->driver->name);
 	strscpy(fence->timeline_name, timeline->name);
+	fence->created = ktime_get();
+	fence->tgid = task_tgid_nr(current);
+	get_task_comm(fence->comm, current);
 
 	spin_lock(&timeline->lock);
 	if (timeline->num_pending >= timeline->prune_at)
@@ -172,3 +190,42 @@ struct dma_fence *drm_out_fence_create(struct drm_out_fence_timeline *timeline,
 
 	return &fence->base;
 }
+
+/*
+ * drm_out_fence_timeline_show - list what is still pending
+ * @timeline: the timeline
+ * @m: where to
+ *
+ * Prints what the documentation of the debugfs file out_fences says.
+ *
+ * Context: Process context.
+ */
+void drm_out_fence_timeline_show(struct drm_out_fence_timeline *timeline,
+				 struct seq_file *m)
+{
+	struct drm_out_fence *fence;
+	ktime_t now = ktime_get();
+	unsigned int count = 0;
+
+	spin_lock(&timeline->lock);
+	list_for_each_entry(fence, &timeline->pending, pending) {
+		struct timespec64 age;
+
+		if (drm_out_fence_is_done(fence) ||
+		    count++ >= DRM_OUT_FENCE_SHOW_MAX)
+			continue;
+
+		age = ktime_to_timespec64(max(now - fence->created, 0));
+		seq_printf(m, "%llu:%llu pending age:%ptSp tgid:%d comm:",
+			   fence->base.context, fence->base.seqno, &age,
+			   fence->tgid);
+		seq_escape_str(m, fence->comm,
+			       ESCAPE_OCTAL | ESCAPE_NAP | ESCAPE_APPEND, " \\");
+		seq_putc(m, '\n');
+	}
+	spin_unlock(&timeline->lock);
+
+	if (count > DRM_OUT_FENCE_SHOW_MAX)
+		seq_printf(m, "and %u more\n", count - DRM_OUT_FENCE_SHOW_MAX);
+}
+EXPORT_SYMBOL_FOR_TESTS_ONLY(drm_out_fence_timeline_show);

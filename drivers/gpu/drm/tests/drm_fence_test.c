@@ -13,6 +13,9 @@
 #include <linux/delay.h>
 #include <linux/dma-fence.h>
 #include <linux/kthread.h>
+#include <linux/sched.h>
+#include <linux/seq_file.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 
 #include <drm/drm_atomic_state_helper.h>
@@ -138,15 +141,19 @@ static struct fence_issuer fence_issuer_create(struct kunit *test,
 	return issuer;
 }
 
+static struct dma_fence *fence_try_issue(const struct fence_issuer *issuer)
+{
+	if (issuer->wb_connector)
+		return drm_writeback_get_out_fence(issuer->wb_connector);
+
+	return drm_crtc_create_fence(issuer->crtc);
+}
+
 static struct dma_fence *fence_issue(struct kunit *test,
 				     const struct fence_issuer *issuer)
 {
-	struct dma_fence *fence;
+	struct dma_fence *fence = fence_try_issue(issuer);
 
-	if (issuer->wb_connector)
-		fence = drm_writeback_get_out_fence(issuer->wb_connector);
-	else
-		fence = drm_crtc_create_fence(issuer->crtc);
 	KUNIT_ASSERT_NOT_NULL(test, fence);
 
 	return fence;
@@ -196,6 +203,133 @@ static void drm_test_fence_names(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 1);
 
 	dma_fence_put(fence);
+}
+
+static struct drm_out_fence_timeline *fence_timeline(const struct fence_issuer *issuer)
+{
+	return issuer->wb_connector ? &issuer->wb_connector->out_fences :
+				      &issuer->crtc->out_fences;
+}
+
+/* What the file in debugfs has. */
+static char *fence_list(struct kunit *test, const struct fence_issuer *issuer)
+{
+	struct seq_file seq = { .size = SZ_16K };
+
+	seq.buf = kunit_kzalloc(test, seq.size, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, seq.buf);
+	drm_out_fence_timeline_show(fence_timeline(issuer), &seq);
+	KUNIT_ASSERT_FALSE(test, seq_has_overflowed(&seq));
+	seq.buf[seq.count] = '\0';
+
+	return seq.buf;
+}
+
+/* Parse a line. Returns the next one. */
+static const char *fence_expect_line(struct kunit *test, const char *line,
+				     struct dma_fence *fence)
+{
+	unsigned long long context, seqno, sec, nsec;
+	int tgid, end = 0;
+
+	sscanf(line, "%llu:%llu pending age:%llu.%9llu tgid:%d comm:%n",
+	       &context, &seqno, &sec, &nsec, &tgid, &end);
+	KUNIT_ASSERT_NE_MSG(test, end, 0, "line: %s", line);
+	KUNIT_EXPECT_EQ(test, context, fence->context);
+	KUNIT_EXPECT_EQ(test, seqno, fence->seqno);
+	KUNIT_EXPECT_LT(test, sec, 60);
+	KUNIT_EXPECT_EQ(test, tgid, task_tgid_nr(current));
+	line = strchr(line, '\n');
+	KUNIT_ASSERT_NOT_NULL(test, line);
+
+	return line + 1;
+}
+
+static void drm_test_fence_list(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct fence_issuer issuer = fence_issuer_create(test, drm);
+	struct dma_fence *fences[3];
+	const char *line;
+	unsigned int i;
+
+	KUNIT_EXPECT_STREQ(test, fence_list(test, &issuer), "");
+	for (i = 0; i < ARRAY_SIZE(fences); i++)
+		fences[i] = fence_issue(test, &issuer);
+
+	/* One is signaled, and one is of a commit that failed. */
+	dma_fence_signal(fences[0]);
+	dma_fence_put(fences[1]);
+	line = fence_list(test, &issuer);
+	line = fence_expect_line(test, line, fences[2]);
+	KUNIT_EXPECT_STREQ(test, line, "");
+
+	dma_fence_signal(fences[2]);
+	KUNIT_EXPECT_STREQ(test, fence_list(test, &issuer), "");
+	dma_fence_put(fences[2]);
+	dma_fence_put(fences[0]);
+}
+
+struct fence_committer {
+	struct fence_issuer issuer;
+	struct dma_fence *fence;
+	struct completion done;
+};
+
+static int fence_commit(void *data)
+{
+	struct fence_committer *committer = data;
+
+	committer->fence = fence_try_issue(&committer->issuer);
+	complete(&committer->done);
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
+
+	return 0;
+}
+
+/* The name of a process is anything. */
+static void drm_test_fence_list_comm(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct fence_committer committer = {
+		.issuer = fence_issuer_create(test, drm),
+	};
+	struct task_struct *task;
+	const char *line;
+
+	init_completion(&committer.done);
+	task = kthread_run(fence_commit, &committer, "%s", "a b\nc\\d");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
+	wait_for_completion(&committer.done);
+	kthread_stop(task);
+	KUNIT_ASSERT_NOT_NULL(test, committer.fence);
+
+	line = fence_list(test, &committer.issuer);
+	KUNIT_EXPECT_NOT_NULL_MSG(test, strstr(line, " comm:a\\040b\\012c\\134d\n"),
+				  "line: %s", line);
+	dma_fence_put(committer.fence);
+}
+
+/* The oldest come first, and there is a bound on their number. */
+static void drm_test_fence_list_many(struct kunit *test)
+{
+	struct drm_device *drm = fence_device_create(test, &fence_kms_driver);
+	struct fence_issuer issuer = fence_issuer_create(test, drm);
+	struct dma_fence *fences[67];
+	const char *line;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(fences); i++)
+		fences[i] = fence_issue(test, &issuer);
+
+	line = fence_list(test, &issuer);
+	for (i = 0; i < 64; i++)
+		line = fence_expect_line(test, line, fences[i]);
+	KUNIT_EXPECT_STREQ(test, line, "and 3 more\n");
+
+	for (i = 0; i < ARRAY_SIZE(fences); i++)
+		dma_fence_put(fences[i]);
 }
 
 static void fence_callback(struct dma_fence *fence, struct dma_fence_cb *cb)
@@ -1081,6 +1215,9 @@ static void drm_test_fence_race_signal_names(struct kunit *test)
 
 static struct kunit_case drm_fence_tests[] = {
 	KUNIT_CASE_PARAM(drm_test_fence_names, fence_source_gen_params),
+	KUNIT_CASE_PARAM(drm_test_fence_list, fence_source_gen_params),
+	KUNIT_CASE_PARAM(drm_test_fence_list_comm, fence_source_gen_params),
+	KUNIT_CASE_PARAM(drm_test_fence_list_many, fence_source_gen_params),
 	KUNIT_CASE_PARAM(drm_test_fence_device_gone, fence_source_gen_params),
 	KUNIT_CASE_PARAM(drm_test_fence_device_gone_syncobj,
 			 fence_source_gen_params),

@@ -53,6 +53,7 @@
 #include <linux/usbdevice_fs.h>
 
 #include "kselftest_harness.h"
+#include "functionfs_util.h"
 #include "out_fence_util.h"
 
 #define NAME		"fence_lifetime"
@@ -104,84 +105,6 @@ struct gadget {
 	int host;			/* the device, as the host sees it */
 	unsigned int host_in, host_out;	/* and its endpoints */
 };
-
-#pragma pack(push, 1)
-
-struct interface {
-	struct usb_interface_descriptor interface;
-	struct usb_endpoint_descriptor_no_audio in, out;
-};
-
-static struct interface make_interface(unsigned int max_packet)
-{
-	struct interface i = {
-		.interface = {
-			.bLength = sizeof(i.interface),
-			.bDescriptorType = USB_DT_INTERFACE,
-			.bNumEndpoints = 2,
-			.bInterfaceClass = USB_CLASS_VENDOR_SPEC,
-			.iInterface = 1,
-		},
-		.in = {
-			.bLength = sizeof(i.in),
-			.bDescriptorType = USB_DT_ENDPOINT,
-			.bEndpointAddress = 1 | USB_DIR_IN,
-			.bmAttributes = USB_ENDPOINT_XFER_BULK,
-			.wMaxPacketSize = htole16(max_packet),
-		},
-		.out = {
-			.bLength = sizeof(i.out),
-			.bDescriptorType = USB_DT_ENDPOINT,
-			.bEndpointAddress = 2 | USB_DIR_OUT,
-			.bmAttributes = USB_ENDPOINT_XFER_BULK,
-			.wMaxPacketSize = htole16(max_packet),
-		},
-	};
-
-	return i;
-}
-
-static const char *write_descriptors(int ep0)
-{
-	const struct {
-		struct usb_functionfs_descs_head_v2 head;
-		__le32 fs_count, hs_count;
-		struct interface fs, hs;
-	} d = {
-		.head = {
-			.magic = htole32(FUNCTIONFS_DESCRIPTORS_MAGIC_V2),
-			.length = htole32(sizeof(d)),
-			.flags = htole32(FUNCTIONFS_HAS_FS_DESC |
-					 FUNCTIONFS_HAS_HS_DESC),
-		},
-		.fs_count = htole32(3),
-		.hs_count = htole32(3),
-		.fs = make_interface(64),
-		.hs = make_interface(512),
-	};
-	const struct {
-		struct usb_functionfs_strings_head head;
-		__le16 language;
-		char interface[sizeof(NAME)];
-	} s = {
-		.head = {
-			.magic = htole32(FUNCTIONFS_STRINGS_MAGIC),
-			.length = htole32(sizeof(s)),
-			.str_count = htole32(1),
-			.lang_count = htole32(1),
-		},
-		.language = htole16(0x0409),
-		.interface = NAME,
-	};
-
-	if (write(ep0, &d, sizeof(d)) != sizeof(d))
-		return wrong("descriptors: %m");
-	if (write(ep0, &s, sizeof(s)) != sizeof(s))
-		return wrong("strings: %m");
-	return NULL;
-}
-
-#pragma pack(pop)
 
 /* Waits until the host has configured the gadget. */
 static const char *wait_enabled(int ep0)
@@ -385,7 +308,7 @@ static const char *gadget_make(struct gadget *g)
 	g->ep0 = open(FFS "/ep0", O_RDWR | O_CLOEXEC);
 	if (g->ep0 < 0)
 		return wrong("ep0: %m");
-	return write_descriptors(g->ep0);
+	return ffs_write_descriptors(g->ep0, NAME, true);
 }
 
 static const char *gadget_open(struct gadget *g)

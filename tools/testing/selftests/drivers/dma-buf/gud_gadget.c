@@ -20,6 +20,7 @@
 #include <linux/usb/functionfs.h>
 
 #include "out_fence_util.h"
+#include "functionfs_util.h"
 #include "gud_gadget.h"
 
 #define NAME		"gud"
@@ -63,73 +64,6 @@ struct gud_mode {
 	__le16 vdisplay, vsync_start, vsync_end, vtotal;
 	__le32 flags;
 };
-
-struct interface {
-	struct usb_interface_descriptor interface;
-	struct usb_endpoint_descriptor_no_audio out;
-};
-
-static struct interface make_interface(unsigned int max_packet)
-{
-	struct interface i = {
-		.interface = {
-			.bLength = sizeof(i.interface),
-			.bDescriptorType = USB_DT_INTERFACE,
-			.bNumEndpoints = 1,
-			.bInterfaceClass = USB_CLASS_VENDOR_SPEC,
-			.iInterface = 1,
-		},
-		.out = {
-			.bLength = sizeof(i.out),
-			.bDescriptorType = USB_DT_ENDPOINT,
-			.bEndpointAddress = 1 | USB_DIR_OUT,
-			.bmAttributes = USB_ENDPOINT_XFER_BULK,
-			.wMaxPacketSize = htole16(max_packet),
-		},
-	};
-
-	return i;
-}
-
-static const char *write_descriptors(int ep0)
-{
-	const struct {
-		struct usb_functionfs_descs_head_v2 head;
-		__le32 fs_count, hs_count;
-		struct interface fs, hs;
-	} d = {
-		.head = {
-			.magic = htole32(FUNCTIONFS_DESCRIPTORS_MAGIC_V2),
-			.length = htole32(sizeof(d)),
-			.flags = htole32(FUNCTIONFS_HAS_FS_DESC |
-					 FUNCTIONFS_HAS_HS_DESC),
-		},
-		.fs_count = htole32(2),
-		.hs_count = htole32(2),
-		.fs = make_interface(64),
-		.hs = make_interface(512),
-	};
-	const struct {
-		struct usb_functionfs_strings_head head;
-		__le16 language;
-		char interface[sizeof(NAME)];
-	} s = {
-		.head = {
-			.magic = htole32(FUNCTIONFS_STRINGS_MAGIC),
-			.length = htole32(sizeof(s)),
-			.str_count = htole32(1),
-			.lang_count = htole32(1),
-		},
-		.language = htole16(0x0409),
-		.interface = NAME,
-	};
-
-	if (write(ep0, &d, sizeof(d)) != sizeof(d))
-		return wrong("descriptors: %m");
-	if (write(ep0, &s, sizeof(s)) != sizeof(s))
-		return wrong("strings: %m");
-	return NULL;
-}
 
 #pragma pack(pop)
 
@@ -272,7 +206,7 @@ static const char *make(int *ep0)
 	*ep0 = open(FFS "/ep0", O_RDWR | O_CLOEXEC);
 	if (*ep0 < 0)
 		return wrong("ep0: %m");
-	return write_descriptors(*ep0);
+	return ffs_write_descriptors(*ep0, NAME, false);
 }
 
 const char *gud_gadget_start(void)
