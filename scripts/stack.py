@@ -230,12 +230,18 @@ def selection(at, topics, base):
 
 
 def alone(topic, topics, base):
-    """What a topic needs on the base, and the topic on that, without any other test."""
-    stack, before = commits(topics, base), base
+    """What a topic needs on the base, and the topic on that, without any other test. Its files
+    have to give that with git am."""
+    stack, made = commits(topics, base), [base]
     for part in topics[topic].needs, [topic]:
         chosen = [(t, c) for t in part for c in stack[t]]
-        before, last = pick(before, chosen, verbose=False) if chosen else before, before
-    return last, before
+        made.append(pick(made[-1], chosen, verbose=False) if chosen else made[-1])
+    with scratch(made[1]) as run:
+        if why := fails(run, "am", "-q", "--keep-non-patch", *patch_files(topic)):
+            die(f"git am patches/{topic}/*.patch on what it needs: {why}")
+        if run("diff", "--cached", "--name-only", made[2]):
+            die(f"git am patches/{topic}/*.patch does not give what the branch has: 'make export'")
+    return made[1:]
 
 
 def tree(mode=""):

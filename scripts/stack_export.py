@@ -15,9 +15,35 @@ def essence(data):
     return re.sub(rb"(?m)^@@ -\d+((?:,\d+)?) \+\d+((?:,\d+)?) @@.*", rb"@@ -\1 +\2 @@", data)
 
 
-def patches_of(topic, before, end, exact):
+def on_what_it_needs(topic, ranges, before, end, made):
+    """A topic where there is only what it needs, if MADE, its patches, do not apply there."""
+    with scratch(ranges[0].split("..")[0]) as run, tempfile.TemporaryDirectory() as tmp:
+        for other in ranges[1:]:
+            if why := fails(run, "cherry-pick", other):
+                die(f"what {topic} needs does not apply without the rest: {why}")
+        start = run("rev-parse", "HEAD")
+        for name, data in made.items():
+            Path(tmp, name).write_bytes(data)
+            if fails(run, "apply", "--cached", Path(tmp, name)):
+                break
+        else:
+            return before, end
+        run("reset", "-q", "--hard", start)
+        if why := fails(run, "cherry-pick", f"{before}..{end}"):
+            die(f"{topic} does not apply on what it needs: {why}")
+        return start, run("rev-parse", "HEAD")
+
+
+def patches_of(topic, before, end, exact, ranges):
     """The patch files of a topic: {name: content}. Where nothing differs it is the old one."""
     old = {} if exact else {essence(p.read_bytes()): p.read_bytes() for p in patch_files(topic)}
+    result = formatted(topic, before, end, old)
+    if ranges and [*result.values()] != [p.read_bytes() for p in patch_files(topic)]:
+        result = formatted(topic, *on_what_it_needs(topic, ranges, before, end, result), old)
+    return result
+
+
+def formatted(topic, before, end, old):
     result = {}
     with tempfile.TemporaryDirectory(dir=build, prefix="stack.") as tmp:
         git("format-patch", "-q", "--no-signature", "--zero-commit", "--no-numbered",
@@ -140,8 +166,13 @@ def export(mode=""):
         say(f"patches/base is now {line}")
     for exact in (False, True):
         files = dict(common)
-        for topic, before in zip(kept, [base, *kept.values()]):
-            made = patches_of(topic, before, kept[topic], exact)
+        starts = dict(zip(kept, [base, *kept.values()]))
+        for n, (topic, before) in enumerate(starts.items()):
+            needs = [t for t in topics[topic].needs if t in kept]
+            # where it needs all that is there, and for nobody but us, it is as it is
+            ranges = [f"{base}..", *(f"{starts[t]}..{kept[t]}" for t in needs)] \
+                if topics[topic].kind == "post" and len(needs) < n else []
+            made = patches_of(topic, before, kept[topic], exact, ranges)
             made |= cover_of(topic, len(made))
             files |= {f"patches/{topic}/{name}": data for name, data in made.items()}
         if mode == "--check":

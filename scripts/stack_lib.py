@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What stack.py and its likes share: git, patches/, and the branches of build/linux.git."""
 
-import contextlib, hashlib, json, os, re, shutil, subprocess, sys, time
+import contextlib, hashlib, json, os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -168,7 +168,7 @@ def base_line():
 @contextlib.contextmanager
 def scratch(commit):
     """A work tree without files, in which git am and git cherry-pick are quick."""
-    path = build / f"stack.{os.getpid()}"
+    path = Path(tempfile.mkdtemp(dir=build, prefix="stack."))
     git("worktree", "add", "-q", "--no-checkout", "--detach", path, commit)
     run = lambda *args, **how: git("-c", "core.sparseCheckout=true", *args, at=path, **how)
     try:
@@ -182,9 +182,30 @@ def scratch(commit):
         git("worktree", "prune")
 
 
+def fails(run, *args):
+    """Why a command of git did, or nothing."""
+    done = run(*args, rc=True, env=by_am)
+    text = (done.stdout + done.stderr).decode(errors="replace")
+    why = re.findall(r"^(?:error: (?:patch failed: )?|CONFLICT )(.*)", text, re.M) or [text[:200]]
+    return why[0] if done.returncode else ""
+
+
+def am_alone(base, ranges, files):
+    """git am of a topic on the base and what it needs, RANGES of commits. A range, or why not."""
+    with scratch(base) as run:
+        for commits_ in ranges:
+            if why := fails(run, "cherry-pick", commits_):
+                return "", why
+        before = run("rev-parse", "HEAD")
+        why = fails(run, "am", "-q", "--keep-non-patch", *files)
+        return f"{before}..{run('rev-parse', 'HEAD')}", why
+
+
 def am_all(base, topics, root=patches, state=None):
-    """git am of every patch, in order: the commit that each topic ends with."""
+    """git am of every patch, in order: the commit that each topic ends with. The patches of a topic
+    are for the base and what it needs, so where more is there they may have to be merged."""
     files = {t: patch_files(t, root) for t in topics if patch_files(t, root)}
+    needs = {t.name: t.needs for t in read_series().values()}
     ends, at = {}, base
     # What the state of the stack has of it already, if that has the same base.
     if state and state.get("want") and rev("refs/series/base") == base:
@@ -194,12 +215,14 @@ def am_all(base, topics, root=patches, state=None):
             ends[topic] = at = state["branches"][topic]
     with scratch(at) as run:
         for topic in list(files)[len(ends):]:
-            done = run("am", "-q", "--keep-non-patch", *files[topic], rc=True, env=by_am)
-            if done.returncode:
-                text = (done.stdout + done.stderr).decode(errors="replace")
+            if why := fails(run, "am", "-q", "--keep-non-patch", *files[topic]):
                 n = int(run("rev-list", "--count", f"{at}..HEAD"))
-                why = re.findall(r"^error: (?:patch failed: )?(.*)", text, re.M) or [text[:200]]
-                die(f"{short(files[topic][n])} does not apply: {why[0]}")
+                run("am", "--abort")
+                starts = dict(zip(ends, [base, *ends.values()]))
+                own, other = am_alone(base, [f"{starts[t]}..{ends[t]}" for t in ends
+                                             if t in needs.get(topic, ())], files[topic])
+                if other or fails(run, "cherry-pick", own):
+                    die(f"{short(files[topic][n])} does not apply: {why}")
             ends[topic] = at = run("rev-parse", "HEAD")
     return ends
 

@@ -24,6 +24,7 @@
 #include <drm/drm_device.h>
 #include <drm/drm_drv.h>
 #include <drm/drm_out_fence.h>
+#include <drm/drm_util.h>
 
 #include "drm_crtc_internal.h"
 
