@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What is userspace told of a fence that was signaled with an error?
+ *
+ * Each case is for a sentence of "Fences that have an error" in
+ * Documentation/gpu/drm-uapi.rst. The fences are of sw_sync, which signals what
+ * is left with an error when a timeline is closed, and of a vkms instance that is
+ * taken away.
+ *
+ * Run it as root, on a kernel with CONFIG_SW_SYNC and CONFIG_DRM_VKMS:
+ * ./fence_error
+ */
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <drm/drm.h>
+#include <drm/drm_mode.h>
+
+#include "kselftest_harness.h"
+#include "out_fence_util.h"
+
+#define ERROR	(-ENOENT)	/* of sw_sync */
+
+/* Returns a fence that has failed, or -errno. */
+static int failed_fence(void)
+{
+	int timeline = timeline_open(), fd;
+
+	if (timeline < 0)
+		return timeline;
+	fd = timeline_fence(timeline, 1);
+	close(timeline);
+	return fd;
+}
+
+static int merge_fds(int a, int b)
+{
+	struct sync_merge_data data = { .name = "merged", .fd2 = b };
+
+	return ioctl(a, SYNC_IOC_MERGE, &data) ? -errno : data.fence;
+}
+
+static int poll_events(int fd)
+{
+	struct pollfd p = {
+		.fd = fd,
+		.events = POLLIN | POLLOUT | POLLPRI,
+	};
+
+	return poll(&p, 1, 0) < 0 ? -errno : p.revents;
+}
+
+FIXTURE(error)
+{
+	int fence, kmsg;
+};
+
+FIXTURE_SETUP(error)
+{
+	mount_debugfs();
+	self->kmsg = kmsg_open();
+	self->fence = failed_fence();
+	if (self->fence < 0)
+		SKIP(return, "sw_sync: %s", strerror(-self->fence));
+}
+
+FIXTURE_TEARDOWN(error)
+{
+	close_fd(&self->fence);
+	EXPECT_FINE(kmsg_check(self->kmsg));
+}
+
+TEST_F(error, poll)
+{
+	EXPECT_EQ(POLLIN, poll_events(self->fence));
+}
+
+TEST_F(error, file_info)
+{
+	struct sync_fence_info fence = {};
+	struct sync_file_info info = {
+		.num_fences = 1,
+		.sync_fence_info = (uintptr_t)&fence,
+	};
+
+	ASSERT_EQ(0, ioctl(self->fence, SYNC_IOC_FILE_INFO, &info));
+	EXPECT_EQ(ERROR, info.status);
+	EXPECT_EQ(1u, info.num_fences);
+	EXPECT_EQ(ERROR, fence.status);
+	EXPECT_STREQ("detached-driver", fence.driver_name);
+	EXPECT_STREQ("signaled-timeline", fence.obj_name);
+}
+
+TEST_F(error, merge)
+{
+	int timeline, signaled, pending, merged[4], i;
+
+	timeline = timeline_open();
+	ASSERT_LE(0, timeline);
+	signaled = timeline_fence(timeline, 1);
+	pending = timeline_fence(timeline, 2);
+	ASSERT_LE(0, signaled);
+	ASSERT_LE(0, pending);
+	ASSERT_EQ(0, timeline_inc(timeline, 1));
+
+	merged[0] = merge_fds(self->fence, signaled);
+	merged[1] = merge_fds(signaled, self->fence);
+	merged[2] = merge_fds(self->fence, pending);
+	merged[3] = merge_fds(pending, self->fence);
+	for (i = 0; i < 4; i++)
+		EXPECT_EQ(i < 2 ? ERROR : 0, fence_status(merged[i]))
+			TH_LOG("merge %d", i);
+
+	ASSERT_EQ(0, timeline_inc(timeline, 1));
+	for (i = 0; i < 4; i++) {
+		EXPECT_TRUE(is_ready(merged[i], POLLIN, WAIT_MS));
+		EXPECT_EQ(ERROR, fence_status(merged[i]))
+			TH_LOG("merge %d", i);
+		close(merged[i]);
+	}
+	close(pending);
+	close(signaled);
+	close(timeline);
+}
+
+TEST_F(error, deadline)
+{
+	struct sync_set_deadline deadline = { .deadline_ns = now_ns() };
+
+	EXPECT_EQ(0, ioctl(self->fence, SYNC_IOC_SET_DEADLINE, &deadline));
+	EXPECT_EQ(ERROR, fence_status(self->fence));
+}
+
+/* Cases that need a device, which is taken away in one of them. */
+FIXTURE(device)
+{
+	struct display display;
+	int fence, kmsg;
+};
+
+FIXTURE_SETUP(device)
+{
+	const char *why;
+
+	self->fence = -1;
+	why = display_prepare(&self->display, &self->kmsg);
+	if (why)
+		SKIP(return, "%s", why);
+	self->fence = failed_fence();
+	if (self->fence < 0)
+		SKIP(return, "sw_sync: %s", strerror(-self->fence));
+	ASSERT_FINE(display_start(&self->display, NORMAL_HZ));
+}
+
+FIXTURE_TEARDOWN(device)
+{
+	close_fd(&self->fence);
+	display_destroy(&self->display);
+	EXPECT_FINE(kmsg_check(self->kmsg));
+}
+
+/* A binary syncobj, and a timeline with the fence at point 3. */
+TEST_F(device, syncobj)
+{
+	int fd = self->display.fd, event = eventfd(0, EFD_NONBLOCK), i;
+	struct drm_syncobj_create obj[2] = {};
+
+	ASSERT_LE(0, event);
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_CREATE, &obj[i]));
+
+	struct drm_syncobj_handle handle = {
+		.handle = obj[0].handle,
+		.flags = DRM_SYNCOBJ_FD_TO_HANDLE_FLAGS_IMPORT_SYNC_FILE,
+		.fd = self->fence,
+	};
+	struct drm_syncobj_transfer transfer = {
+		.src_handle = obj[0].handle,
+		.dst_handle = obj[1].handle,
+		.dst_point = 3,
+	};
+	struct drm_syncobj_wait wait = {
+		.handles = (uintptr_t)&obj[0].handle,
+		.count_handles = 1,
+	};
+	__u64 point = 3, value = 0;
+	struct drm_syncobj_timeline_wait timeline_wait = {
+		.handles = (uintptr_t)&obj[1].handle,
+		.points = (uintptr_t)&point,
+		.count_handles = 1,
+	};
+	struct drm_syncobj_eventfd eventfd = {
+		.handle = obj[1].handle,
+		.point = point,
+		.fd = event,
+	};
+	struct drm_syncobj_timeline_array query = {
+		.handles = (uintptr_t)&obj[1].handle,
+		.points = (uintptr_t)&value,
+		.count_handles = 1,
+	};
+
+	ASSERT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE, &handle));
+	ASSERT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_TRANSFER, &transfer));
+
+	EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_WAIT, &wait));
+	EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_TIMELINE_WAIT, &timeline_wait));
+	EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_EVENTFD, &eventfd));
+	EXPECT_TRUE(is_ready(event, POLLIN, WAIT_MS));
+	EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_QUERY, &query));
+	EXPECT_EQ(point, value);
+
+	for (i = 0; i < 2; i++) {
+		handle = (struct drm_syncobj_handle){
+			.handle = obj[i].handle,
+			.flags = DRM_SYNCOBJ_HANDLE_TO_FD_FLAGS_EXPORT_SYNC_FILE,
+			.fd = -1,
+		};
+		EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD, &handle));
+		EXPECT_EQ(ERROR, fence_status(handle.fd))
+			TH_LOG("%s", i ? "timeline" : "binary");
+		close_fd(&handle.fd);
+	}
+	close(event);
+}
+
+TEST_F(device, in_fence)
+{
+	struct display *d = &self->display;
+	const struct pipe *pipe = &d->pipes[0];
+	__u64 end = now_ns() + WAIT_MS * NSEC_PER_MSEC;
+	__s32 out = -1;
+	__u32 objects[] = { pipe->crtc, pipe->plane };
+	__u32 counts[] = { 1, 2 };
+	__u32 props[] = { d->out_fence_prop, d->fb_prop, d->in_fence_prop };
+	__u64 values[] = { (uintptr_t)&out, d->fb[0], self->fence };
+	struct drm_mode_atomic atomic = {
+		.flags = DRM_MODE_ATOMIC_NONBLOCK,
+		.count_objs = 2,
+		.objs_ptr = (uintptr_t)objects,
+		.count_props_ptr = (uintptr_t)counts,
+		.props_ptr = (uintptr_t)props,
+		.prop_values_ptr = (uintptr_t)values,
+	};
+	int err;
+
+	/* the commit before may not be through yet */
+	do {
+		err = try_ioctl(d->fd, DRM_IOCTL_MODE_ATOMIC, &atomic);
+	} while (err == -EBUSY && now_ns() < end);
+	ASSERT_EQ(0, err);
+	EXPECT_TRUE(is_ready(out, POLLIN, WAIT_MS));
+	EXPECT_EQ(1, fence_status(out));
+	close_fd(&out);
+}
+
+/* The same answers for the fence of a frame that was never shown. */
+TEST_F_TIMEOUT(device, gone, 90)
+{
+	struct sync_fence_info info_fence;
+	struct sync_file_info info;
+	struct fence fence;
+	unsigned int late;
+
+	if (!display_can_end_in_use())
+		SKIP(return, "without configfs an open DRM file keeps vkms");
+	for (late = 0; ; late++) {
+		ASSERT_GT(MAX_LATE, late)
+			TH_LOG("no power: all takes longer than a frame");
+		ASSERT_FINE(display_destroy(&self->display));
+		ASSERT_FINE(display_start(&self->display, SLOW_HZ));
+		ASSERT_FINE(flip_start(&self->display, &fence));
+		ASSERT_FINE(get_info(&fence, 1, &info, &info_fence));
+		if (info.status) {
+			close_fd(&fence.fd);
+			continue;
+		}
+		EXPECT_EQ(0, poll_events(fence.fd));
+		EXPECT_FINE(display_destroy(&self->display));
+		if (fence_status(fence.fd) != 1)
+			break;
+		close_fd(&fence.fd);
+	}
+	EXPECT_EQ(POLLIN, poll_events(fence.fd));
+	EXPECT_EQ(-ENODEV, fence_status(fence.fd));
+	close_fd(&fence.fd);
+}
+
+TEST_HARNESS_MAIN
