@@ -89,7 +89,7 @@ guest_kernel() {
 guest_programs() {
 	local name
 	for name in out_fence_lifetime writeback_fence_lifetime fence_module_unload functionfs_fence_lifetime \
-		drm_device_gone fence_uapi fence_faults; do
+		drm_device_gone fence_error fence_uapi fence_faults; do
 		[ ! -f "$tree/$selftest/$name.c" ] || echo "$name"
 	done
 }
