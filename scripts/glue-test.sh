@@ -271,6 +271,20 @@ ok makes 'up to date' tree
 ok has 'long line40;' build/linux.base/$fence
 ok fails 'conflicts in' rebase BASE=9.9
 git -C "$t" rebase --abort
+save rebased
+
+it "a topic next to another one is written for the base, and merged with it"
+git -C "$t" checkout -q lab
+edit "$t/$fence" line13 5
+git -C "$t" "${me[@]}" commit -q -a --fixup="$(git -C "$t" log -1 --format=%h --grep='Set line 40')"
+ok env GIT_SEQUENCE_EDITOR=true git -C "$t" "${me[@]}" rebase -q -i --autosquash base-9.8
+ok makes 'topics that changed: beta$' export
+git -C build/linux.git worktree add -q --detach "$tmp/am" base-9.8
+ok git -C "$tmp/am" "${me[@]}" am -q "$repo"/patches/beta/*.patch
+ok has 'int line13 = 5;' "$tmp/am/$fence"
+git -C build/linux.git worktree remove -f "$tmp/am"
+ok scripts/stack.py verify
+ok makes '0 files written, 0 removed' export
 
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
