@@ -232,9 +232,9 @@ static const char *fence_expect_line(struct kunit *test, const char *line,
 	unsigned long long context, seqno, sec, nsec;
 	int tgid, end = 0;
 
-	sscanf(line, "%llu:%llu pending age:%llu.%9llu tgid:%d comm:%n",
-	       &context, &seqno, &sec, &nsec, &tgid, &end);
-	KUNIT_ASSERT_NE_MSG(test, end, 0, "line: %s", line);
+	if (sscanf(line, "%llu:%llu pending age:%llu.%9llu tgid:%d comm:%n",
+		   &context, &seqno, &sec, &nsec, &tgid, &end) != 5 || !end)
+		KUNIT_FAIL_AND_ABORT(test, "line: %s", line);
 	KUNIT_EXPECT_EQ(test, context, fence->context);
 	KUNIT_EXPECT_EQ(test, seqno, fence->seqno);
 	KUNIT_EXPECT_LT(test, sec, 60);
