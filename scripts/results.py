@@ -82,9 +82,16 @@ def known(kernel):
 def alone(case):
     """What a case says in a boot of its own."""
     said, splats = boot(case, 120)
-    verdict = f"splat: {splats[0]}" if splats else said.get(case, "never ends")
-    print(":" if verdict in ok else "x", end="", flush=True)
-    return verdict
+    return f"splat: {splats[0]}" if splats else said.get(case, "never ends")
+
+
+def all_alone(names):
+    """{case: verdict}, a boot for each."""
+    result = {}
+    for case in names:
+        result[case] = alone(case)
+        print(":" if result[case] in ok else "x", end="", flush=True)
+    return result
 
 
 def verdicts(commit, wanted=None):
@@ -105,9 +112,10 @@ def verdicts(commit, wanted=None):
             result |= {c: said[c] for c in mine}
             print(".", end="", flush=True)
         else:
-            result |= {case: alone(case) for case in mine}
-    for case in sorted((wanted or set()) - set(result)):
-        result[case] = alone(case) if case in there else "is not there"
+            result |= all_alone(mine)
+    if wanted:
+        result |= {case: "is not there" for case in wanted - set(there)}
+        result |= all_alone(sorted(wanted - set(result)))
     print(flush=True)
     path.write_text(json.dumps([wanted is None, result], indent=1))
     return result

@@ -15,10 +15,11 @@ def essence(data):
     return re.sub(rb"(?m)^@@ -\d+((?:,\d+)?) \+\d+((?:,\d+)?) @@.*", rb"@@ -\1 +\2 @@", data)
 
 
-def on_what_it_needs(topic, ranges, before, end, made):
-    """A topic where there is only what it needs, if MADE, its patches, do not apply there."""
-    with scratch(ranges[0].split("..")[0]) as run, tempfile.TemporaryDirectory() as tmp:
-        for other in ranges[1:]:
+def on_what_it_needs(topic, base, ranges, before, end, made):
+    """Two commits around a topic: where it is, or, if MADE, its patches from there, do not apply
+    to the base and what it needs, RANGES of commits, on these."""
+    with scratch(base) as run, tempfile.TemporaryDirectory() as tmp:
+        for other in ranges:
             if why := fails(run, "cherry-pick", other):
                 die(f"what {topic} needs does not apply without the rest: {why}")
         start = run("rev-parse", "HEAD")
@@ -34,12 +35,14 @@ def on_what_it_needs(topic, ranges, before, end, made):
         return start, run("rev-parse", "HEAD")
 
 
-def patches_of(topic, before, end, exact, ranges):
-    """The patch files of a topic: {name: content}. Where nothing differs it is the old one."""
+def patches_of(topic, base, ranges, before, end, exact):
+    """The patch files of a topic: {name: content}. Where nothing differs it is the old one.
+    Without RANGES there is nothing before it but what it needs."""
     old = {} if exact else {essence(p.read_bytes()): p.read_bytes() for p in patch_files(topic)}
     result = formatted(topic, before, end, old)
-    if ranges and [*result.values()] != [p.read_bytes() for p in patch_files(topic)]:
-        result = formatted(topic, *on_what_it_needs(topic, ranges, before, end, result), old)
+    if ranges is not None and [*result.values()] != [p.read_bytes() for p in patch_files(topic)]:
+        around = on_what_it_needs(topic, base, ranges, before, end, result)
+        result = formatted(topic, *around, old)
     return result
 
 
@@ -169,10 +172,10 @@ def export(mode=""):
         starts = dict(zip(kept, [base, *kept.values()]))
         for n, (topic, before) in enumerate(starts.items()):
             needs = [t for t in topics[topic].needs if t in kept]
-            # where it needs all that is there, and for nobody but us, it is as it is
-            ranges = [f"{base}..", *(f"{starts[t]}..{kept[t]}" for t in needs)] \
-                if topics[topic].kind == "post" and len(needs) < n else []
-            made = patches_of(topic, before, kept[topic], exact, ranges)
+            # a lab topic is only applied here
+            apart = topics[topic].kind == "post" and len(needs) < n
+            ranges = [f"{starts[t]}..{kept[t]}" for t in needs] if apart else None
+            made = patches_of(topic, base, ranges, before, kept[topic], exact)
             made |= cover_of(topic, len(made))
             files |= {f"patches/{topic}/{name}": data for name, data in made.items()}
         if mode == "--check":

@@ -193,8 +193,8 @@ def fails(run, *args):
 def am_alone(base, ranges, files):
     """git am of a topic on the base and what it needs, RANGES of commits. A range, or why not."""
     with scratch(base) as run:
-        for commits_ in ranges:
-            if why := fails(run, "cherry-pick", commits_):
+        for needed in ranges:
+            if why := fails(run, "cherry-pick", needed):
                 return "", why
         before = run("rev-parse", "HEAD")
         why = fails(run, "am", "-q", "--keep-non-patch", *files)

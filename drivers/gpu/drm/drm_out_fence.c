@@ -90,7 +90,7 @@ void drm_out_fence_timeline_init(struct drm_out_fence_timeline *timeline,
 	va_end(args);
 }
 
-/* It is signaled, or its commit failed, and nobody else has a reference to it. */
+/* It is signaled, or of a commit that failed: the list has the last reference. */
 static bool drm_out_fence_is_done(struct drm_out_fence *fence)
 {
 	return dma_fence_test_signaled_flag(&fence->base) ||

@@ -101,10 +101,12 @@ TEST_F(error, file_info)
 
 TEST_F(error, merge)
 {
-	int timeline, signaled, pending, merged[4], i;
+	int timeline, failing, signaled, pending, merged[6], i;
 
 	timeline = timeline_open();
+	failing = timeline_open();
 	ASSERT_LE(0, timeline);
+	ASSERT_LE(0, failing);
 	signaled = timeline_fence(timeline, 1);
 	pending = timeline_fence(timeline, 2);
 	ASSERT_LE(0, signaled);
@@ -113,14 +115,26 @@ TEST_F(error, merge)
 
 	merged[0] = merge_fds(self->fence, signaled);
 	merged[1] = merge_fds(signaled, self->fence);
-	merged[2] = merge_fds(self->fence, pending);
-	merged[3] = merge_fds(pending, self->fence);
-	for (i = 0; i < 4; i++)
-		EXPECT_EQ(i < 2 ? ERROR : 0, fence_status(merged[i]))
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(ERROR, fence_status(merged[i]))
 			TH_LOG("merge %d", i);
 
+	merged[2] = merge_fds(self->fence, pending);
+	merged[3] = merge_fds(pending, self->fence);
+
+	/* these fail after the merge */
+	i = timeline_fence(failing, 1);
+	ASSERT_LE(0, i);
+	merged[4] = merge_fds(i, pending);
+	merged[5] = merge_fds(pending, i);
+	close(i);
+	close(failing);
+
+	for (i = 2; i < 6; i++)
+		EXPECT_EQ(0, fence_status(merged[i]))
+			TH_LOG("merge %d", i);
 	ASSERT_EQ(0, timeline_inc(timeline, 1));
-	for (i = 0; i < 4; i++) {
+	for (i = 0; i < 6; i++) {
 		EXPECT_TRUE(is_ready(merged[i], POLLIN, WAIT_MS));
 		EXPECT_EQ(ERROR, fence_status(merged[i]))
 			TH_LOG("merge %d", i);
@@ -159,71 +173,86 @@ static int open_syncobj_device(void)
 	return fd;
 }
 
-/* A binary syncobj, and a timeline with the fence at point 3. */
+#define POINT	3
+
+/* Makes a syncobj with the fence, and a timeline with it at POINT. */
+static int import_fence(int fd, int fence, __u32 handles[2])
+{
+	struct drm_syncobj_handle import = {
+		.flags = DRM_SYNCOBJ_FD_TO_HANDLE_FLAGS_IMPORT_SYNC_FILE,
+		.fd = fence,
+	};
+	struct drm_syncobj_transfer transfer = { .dst_point = POINT };
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		struct drm_syncobj_create create = {};
+
+		if (ioctl(fd, DRM_IOCTL_SYNCOBJ_CREATE, &create))
+			return -errno;
+		handles[i] = create.handle;
+	}
+	import.handle = handles[0];
+	transfer.src_handle = handles[0];
+	transfer.dst_handle = handles[1];
+	return ioctl(fd, DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE, &import) ||
+	       ioctl(fd, DRM_IOCTL_SYNCOBJ_TRANSFER, &transfer) ? -errno : 0;
+}
+
+/* Returns the status of the sync_file that a syncobj is exported to. */
+static int exported_status(int fd, __u32 handle)
+{
+	struct drm_syncobj_handle export = {
+		.handle = handle,
+		.flags = DRM_SYNCOBJ_HANDLE_TO_FD_FLAGS_EXPORT_SYNC_FILE,
+	};
+	int status;
+
+	if (ioctl(fd, DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD, &export))
+		return INT_MIN;
+	status = fence_status(export.fd);
+	close(export.fd);
+	return status;
+}
+
 TEST_F(error, syncobj)
 {
-	int fd = open_syncobj_device(), event = eventfd(0, EFD_NONBLOCK), i;
-	struct drm_syncobj_create obj[2] = {};
-
-	if (fd < 0)
-		SKIP(return, "no device has syncobjs");
-	ASSERT_LE(0, event);
-	for (i = 0; i < 2; i++)
-		ASSERT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_CREATE, &obj[i]));
-
-	struct drm_syncobj_handle handle = {
-		.handle = obj[0].handle,
-		.flags = DRM_SYNCOBJ_FD_TO_HANDLE_FLAGS_IMPORT_SYNC_FILE,
-		.fd = self->fence,
-	};
-	struct drm_syncobj_transfer transfer = {
-		.src_handle = obj[0].handle,
-		.dst_handle = obj[1].handle,
-		.dst_point = 3,
-	};
+	__u64 point = POINT, value = 0;
+	__u32 handles[2];
 	struct drm_syncobj_wait wait = {
-		.handles = (uintptr_t)&obj[0].handle,
+		.handles = (uintptr_t)&handles[0],
 		.count_handles = 1,
 	};
-	__u64 point = 3, value = 0;
 	struct drm_syncobj_timeline_wait timeline_wait = {
-		.handles = (uintptr_t)&obj[1].handle,
+		.handles = (uintptr_t)&handles[1],
 		.points = (uintptr_t)&point,
 		.count_handles = 1,
 	};
-	struct drm_syncobj_eventfd eventfd = {
-		.handle = obj[1].handle,
-		.point = point,
-		.fd = event,
-	};
 	struct drm_syncobj_timeline_array query = {
-		.handles = (uintptr_t)&obj[1].handle,
+		.handles = (uintptr_t)&handles[1],
 		.points = (uintptr_t)&value,
 		.count_handles = 1,
 	};
+	struct drm_syncobj_eventfd event = { .point = POINT };
+	int fd = open_syncobj_device();
 
-	ASSERT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE, &handle));
-	ASSERT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_TRANSFER, &transfer));
+	if (fd < 0)
+		SKIP(return, "no device has syncobjs");
+	ASSERT_EQ(0, import_fence(fd, self->fence, handles));
+	event.handle = handles[1];
+	event.fd = eventfd(0, EFD_NONBLOCK);
+	ASSERT_LE(0, event.fd);
 
 	EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_WAIT, &wait));
 	EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_TIMELINE_WAIT, &timeline_wait));
-	EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_EVENTFD, &eventfd));
-	EXPECT_TRUE(is_ready(event, POLLIN, WAIT_MS));
+	EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_EVENTFD, &event));
+	EXPECT_TRUE(is_ready(event.fd, POLLIN, WAIT_MS));
 	EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_QUERY, &query));
 	EXPECT_EQ(point, value);
 
-	for (i = 0; i < 2; i++) {
-		handle = (struct drm_syncobj_handle){
-			.handle = obj[i].handle,
-			.flags = DRM_SYNCOBJ_HANDLE_TO_FD_FLAGS_EXPORT_SYNC_FILE,
-			.fd = -1,
-		};
-		EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD, &handle));
-		EXPECT_EQ(i ? 1 : ERROR, fence_status(handle.fd))
-			TH_LOG("%s", i ? "timeline" : "binary");
-		close_fd(&handle.fd);
-	}
-	close(event);
+	EXPECT_EQ(ERROR, exported_status(fd, handles[0]));
+	EXPECT_EQ(1, exported_status(fd, handles[1]));
+	close(event.fd);
 	close(fd);
 }
 
