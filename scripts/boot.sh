@@ -30,7 +30,7 @@ if [ -n "${TESTS:-}" ]; then
 	tests=() suites=()
 	for name in "${wanted[@]}"; do
 		if [[ $all == *" ${name%%.*} "* ]]; then
-			[[ $name != *.* ]] || grep -qE "^TEST.*\b${name##*.}\b" "$tree/$selftest/${name%%.*}.c" ||
+			[[ $name != *.* ]] || grep -sqE "^TEST.*\b${name##*.}\b" "$tree/$selftest/${name%%.*}.c" ||
 				die "there is no case '${name#*.}' in ${name%%.*}.c"
 			tests+=("$name")
 		elif kunit_known "$tree" "$name"; then
@@ -58,7 +58,7 @@ fi
 for name in ${tests[@]}; do
 	case ${name%%.*} in
 	writeback_fence_lifetime) run_selftest "$name" $((300 + rounds)) "kmemleak=on WRITEBACK_FENCE_ROUNDS=$rounds" ;;
-	fence_uapi | fence_error) run_selftest "$name" 600 "" -global virtio-mmio.force-legacy=false -device virtio-gpu-device ;;
+	fence_uapi | fence_error | fence_describe) run_selftest "$name" 600 "" -global virtio-mmio.force-legacy=false -device virtio-gpu-device ;;
 	drm_device_gone) run_selftest "$name" 300 "DRM_DEVICE_GONE=virtio_gpu" -global virtio-mmio.force-legacy=false \
 		-device virtio-gpu-device -device virtio-gpu-device
 		# the gadget is made of modules

@@ -10,6 +10,7 @@ guest_suffix=${guest_suffix:-$guest_arch}
 out=$tree.$guest_suffix
 root=$out/initramfs
 selftest=tools/testing/selftests/drivers/dma-buf
+sync_selftest=tools/testing/selftests/sync
 
 case $guest_arch in
 arm64)
@@ -48,17 +49,19 @@ guest_configure() {
 }
 
 guest_userspace() {
-	local arch=$guest_arch modules
+	local arch=$guest_arch modules name dir
 	case $arch in um|x86_64) arch=x86 ;; esac
 	rm -rf "$root"
 	mkdir -p "$root/dev"
 	"${cross}gcc" -static -O2 -Wall -Wextra -Werror -o "$root/init" "$top/scripts/boot-init.c" &&
 	make -C "$tree" ARCH="$arch" O="$out.headers" headers || return 1
 	# The selftests exactly as kselftest builds them, but static.
-	[ ${#programs[@]} -eq 0 ] || make -C "$tree/$selftest" ARCH="$arch" CROSS_COMPILE="$cross" OUTPUT="$out" \
-		KHDR_INCLUDES="-isystem $out.headers/usr/include" LDFLAGS=-static \
-		"${programs[@]/#/$out/}" || return 1
-	[ ${#programs[@]} -eq 0 ] || cp "${programs[@]/#/$out/}" "$root/" || return 1
+	for name in "${programs[@]}"; do
+		[ "$name" = sync_test ] && dir=$sync_selftest || dir=$selftest
+		make -C "$tree/$dir" ARCH="$arch" CROSS_COMPILE="$cross" OUTPUT="$out" \
+			KHDR_INCLUDES="-isystem $out.headers/usr/include" LDFLAGS=-static "$out/$name" &&
+		cp "$out/$name" "$root/" || return 1
+	done
 	if [ -f "$out/modules.order" ]; then
 		modules=$root/lib/modules/$(cat "$out/include/config/kernel.release")
 		mkdir -p "$modules"
@@ -89,9 +92,10 @@ guest_kernel() {
 guest_programs() {
 	local name
 	for name in out_fence_lifetime writeback_fence_lifetime fence_module_unload functionfs_fence_lifetime \
-		drm_device_gone fence_error fence_uapi fence_faults; do
+		drm_device_gone fence_error fence_describe fence_uapi fence_faults; do
 		[ ! -f "$tree/$selftest/$name.c" ] || echo "$name"
 	done
+	[ ! -f "$tree/$sync_selftest/sync_fdinfo.c" ] || echo sync_test
 }
 
 # The kernel, and an initramfs with $programs.

@@ -24,6 +24,7 @@
 #include <linux/dma-fence.h>
 #include <linux/dma-fence-array.h>
 #include <linux/dma-fence-chain.h>
+#include <linux/file.h>
 #include <linux/irq_work.h>
 #include <linux/kthread.h>
 #include <linux/ktime.h>
@@ -34,6 +35,7 @@
 #include <linux/slab.h>
 #include <linux/sort.h>
 #include <linux/spinlock.h>
+#include <linux/sync_file.h>
 
 #define BENCH_FENCES	128	/* operations in a batch, each on another fence */
 #define BENCH_BATCHES	101
@@ -259,6 +261,21 @@ do_timestamp(struct bench *bench, struct dma_fence *fence, int i)
 
 BENCH_LOOP(run_timestamp, do_timestamp)
 
+#if IS_ENABLED(CONFIG_SYNC_FILE)
+static __always_inline unsigned int
+do_sync_file(struct bench *bench, struct dma_fence *fence, int i)
+{
+	struct sync_file *sync_file = sync_file_create(fence);
+
+	if (!sync_file)
+		return 0;
+	__fput_sync(sync_file->file);
+	return 1;
+}
+
+BENCH_LOOP(run_sync_file, do_sync_file)
+#endif
+
 struct bench_op {
 	const char *name;
 	void (*run)(struct bench *bench);
@@ -286,6 +303,9 @@ static const struct bench_op bench_ops[] = {
 	{ .name = "names-signaled", .run = run_names, .signaled = true },
 	{ .name = "wait-signaled", .run = run_wait, .signaled = true },
 	{ .name = "timestamp-signaled", .run = run_timestamp, .signaled = true },
+#if IS_ENABLED(CONFIG_SYNC_FILE)
+	{ .name = "sync-file-and-close", .run = run_sync_file },
+#endif
 };
 
 static bool fences_alloc(struct bench *bench, const struct bench_op *op)

@@ -1678,8 +1678,11 @@ TEST_F_TIMEOUT(waits, for_submission, 120)
 	EXPECT_FALSE(atomic_load(&ends.done));
 	EXPECT_FALSE(is_ready(event, POLLIN, 0));
 
-	points.handles = (uintptr_t)&shared;
+	points.handles = (uintptr_t)&timeline;
 	points.points = (uintptr_t)&point;
+	EXPECT_EQ(-ENODEV, try_ioctl(fd, DRM_IOCTL_SYNCOBJ_TIMELINE_SIGNAL, &points));
+	EXPECT_FALSE(is_ready(event, POLLIN, 0));
+	points.handles = (uintptr_t)&shared;
 	ASSERT_EQ(0, try_ioctl(other, DRM_IOCTL_SYNCOBJ_TIMELINE_SIGNAL, &points));
 	EXPECT_EQ(0, pthread_join(ends.thread, NULL));
 	EXPECT_EQ(0, ends.err);

@@ -12,8 +12,6 @@
  * ./fence_error
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <glob.h>
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
@@ -151,26 +149,6 @@ TEST_F(error, deadline)
 
 	EXPECT_EQ(0, ioctl(self->fence, SYNC_IOC_SET_DEADLINE, &deadline));
 	EXPECT_EQ(ERROR, fence_status(self->fence));
-}
-
-/* Any device with syncobjs: they do not depend on it. */
-static int open_syncobj_device(void)
-{
-	glob_t nodes;
-	int fd = -1;
-	size_t i;
-
-	if (glob("/dev/dri/card*", 0, NULL, &nodes))
-		return -1;
-	for (i = 0; i < nodes.gl_pathc && fd < 0; i++) {
-		struct drm_get_cap cap = { .capability = DRM_CAP_SYNCOBJ_TIMELINE };
-
-		fd = open(nodes.gl_pathv[i], O_RDWR | O_CLOEXEC);
-		if (fd >= 0 && (ioctl(fd, DRM_IOCTL_GET_CAP, &cap) || !cap.value))
-			close_fd(&fd);
-	}
-	globfree(&nodes);
-	return fd;
 }
 
 #define POINT	3

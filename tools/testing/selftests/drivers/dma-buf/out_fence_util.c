@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <glob.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
@@ -865,6 +866,25 @@ int card_open(const char *device)
 		sleep_ms(10);
 	}
 	return -errno;
+}
+
+int open_syncobj_device(void)
+{
+	glob_t nodes;
+	int fd = -1;
+	size_t i;
+
+	if (glob("/dev/dri/card*", 0, NULL, &nodes))
+		return -1;
+	for (i = 0; i < nodes.gl_pathc && fd < 0; i++) {
+		struct drm_get_cap cap = { .capability = DRM_CAP_SYNCOBJ_TIMELINE };
+
+		fd = open(nodes.gl_pathv[i], O_RDWR | O_CLOEXEC);
+		if (fd >= 0 && (ioctl(fd, DRM_IOCTL_GET_CAP, &cap) || !cap.value))
+			close_fd(&fd);
+	}
+	globfree(&nodes);
+	return fd;
 }
 
 __u32 find_prop(int fd, __u32 object, __u32 type, const char *name)

@@ -246,6 +246,8 @@ int instance_remove(const char *name);
 const char *card_node(const char *device);
 /* Opens that node, and waits for it; returns a descriptor or -errno. */
 int card_open(const char *device);
+/* Opens any device that has timeline syncobjs, or returns -1. */
+int open_syncobj_device(void);
 /* Why there can be no test, or NULL; leaves no instance. Opens the log. */
 const char *display_prepare(struct display *d, int *kmsg);
 /* Makes the device and starts scanning out. */
