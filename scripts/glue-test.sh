@@ -286,5 +286,24 @@ git -C build/linux.git worktree remove -f "$tmp/am"
 ok scripts/stack.py verify
 ok makes '0 files written, 0 removed' export
 
+it "the topic that makes a test pass is found, wherever it is"
+cat >"$tmp/search.py" <<'EOF'
+import sys
+sys.path.insert(0, sys.argv[1])
+import results
+for n in (1, 2, 3, 8, 13):
+    names = [None, *map(str, range(1, n + 1)), "all topics"]
+    want = {f"case{i}": names[i % (n + 1) + 1] for i in range(40)}
+    asked, makers = [], {}
+    def run(name, cases):
+        asked.append(name)
+        at = names.index(name)
+        return {c: "passes" if at >= names.index(want[c]) else "fails" for c in cases}
+    results.search(names, run, 0, n + 1, set(want), makers)
+    assert makers == want, (n, makers)
+    assert len(asked) == len(set(asked)) == n, asked
+EOF
+ok python3 "$tmp/search.py" "$repo/scripts"
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]

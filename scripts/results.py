@@ -4,10 +4,10 @@
 
 All test patches are on the base, and all suites run on UML, each in a boot of its own, and again
 with all topics. Where a suite is not clean its cases run in boots of their own, so that a splat
-counts for the case that made it. In between the topics come one after the other. After each that
-changes what UML builds the cases run, alone, that have not passed yet and do in the end. What a
-kernel said is kept by what was built, so that an interrupted run goes on, and a change of something
-else does not count. The table is results/topics.md.
+counts for the case that made it. The topic that makes a case pass is searched by halves, among those
+that change what UML builds: what passes once is taken to pass from there on. For that the cases
+run alone. What a kernel said is kept by what was built, so that an interrupted run goes on, and a
+change of something else does not count. The table is results/topics.md.
 The selftests in userspace want modules and devices that UML lacks: 'make boot' runs them.
 """
 
@@ -121,9 +121,16 @@ def verdicts(commit, wanted=None):
     return result
 
 
-def failing(result, last):
-    """What still fails, or is not there yet, of what passes in the end."""
-    return {c for c in last if last[c] in ok and result.get(c) not in ok}
+def search(names, run, low, high, cases, makers):
+    """Which of the names makes each case pass: they fail with those up to low, not up to high."""
+    if high - low == 1 or not cases:
+        makers.update(dict.fromkeys(cases, names[high]))
+        return
+    middle = (low + high) // 2
+    result = run(names[middle], cases)
+    passing = {c for c in cases if result.get(c) in ok}
+    search(names, run, low, middle, passing, makers)
+    search(names, run, middle, high, cases - passing, makers)
 
 
 def concerns_uml(topic, lines):
@@ -134,16 +141,14 @@ def concerns_uml(topic, lines):
         "diff-tree", "-r", "--no-commit-id", "--name-only", commit.id).split("\n"))
 
 
-def table(states, base):
+def table(first, last, makers, names, base):
     """Cases that fail at first, by the topic from which on they pass."""
-    first, last = states[0][1], states[-1][1]
     rows = {}
     for case in first | last:
         if first.get(case, "is not there") in ok or case not in last:
             continue
-        topic = None if last[case] not in ok else next(
-            name for name, result in states if result.get(case) in ok)
-        rows.setdefault(topic, []).append((case, first.get(case, "comes with the topic")))
+        said = first.get(case, "comes with the topic")
+        rows.setdefault(makers.get(case), []).append((case, said))
     short_case = lambda text: re.sub(r"\s+", " ", text).replace("|", "\\|")[:90]
     text = ["# Which topic makes which test pass", "",
             f"Made by `make results-topics` on {datetime.date.today()}, commit "
@@ -155,7 +160,7 @@ def table(states, base):
             "`make kunit SERIES=none SUITES=CASE` shows one of them fail, "
             "`make kunit TOPICS=TOPIC SUITES=CASE` shows it pass.", "",
             "| topic | case | without it |", "|---|---|---|"]
-    for topic, _ in states[1:]:
+    for topic in names[1:]:
         text += [f"| {topic} | {c} | {short_case(v)} |" for c, v in rows.get(topic, [])]
     text += [f"| **none** | {c} | {short_case(last[c])} |" for c, _ in rows.get(None, [])]
     lost = [c for c in first if first[c] in ok and last.get(c, "passes") not in ok]
@@ -181,17 +186,15 @@ def main():
         say(f"{len(result)} cases, {bad} fail")
         return result
 
+    def after(topic, wanted):
+        return run(topic, "topics", list(topics)[:list(topics).index(topic) + 1], wanted)
+
     last = run("all topics", "topics", list(topics))
-    states = [(None, run("tests without fixes", "none", []))]
-    for topic in steps:
-        missing = failing(states[-1][1], last)
-        if not missing:
-            break
-        whole = list(topics)[:list(topics).index(topic) + 1]
-        result = run(topic, "topics", whole, missing)
-        states.append((topic, states[-1][1] | result))
-    states.append(("all topics", last))
-    text, good = table(states, base)
+    first = run("tests without fixes", "none", [])
+    names, makers = [None, *steps, "all topics"], {}
+    search(names, after, 0, len(names) - 1,
+           {c for c in last if last[c] in ok and first.get(c) not in ok}, makers)
+    text, good = table(first, last, makers, names, base)
     (top / "results").mkdir(exist_ok=True)
     (top / "results/topics.md").write_text(text)
     print(text)
