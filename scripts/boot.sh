@@ -64,6 +64,8 @@ for name in ${tests[@]}; do
 		# the gadget is made of modules
 		[ "$kcsan" = 1 ] || label=$name-gud run_selftest "$name" 600 "modules=libcomposite,usb_f_fs,dummy_hcd DRM_DEVICE_GONE=gud" ;;
 	functionfs_fence_lifetime) run_selftest "$name" 400 "" ;;
+	# two of its threads wait busily for each other, on as many CPUs
+	sync_test) run_selftest "$name" 1200 "" ;;
 	fence_faults) run_selftest "$name" 900 "kmemleak=on" ;;
 	*) run_selftest "$name" 300 "" ;;
 	esac

@@ -54,8 +54,10 @@ for arch in "${archs[@]}"; do
 		devices=()
 	fi
 	. "$top/scripts/guest.sh"
-	# UML has no USB.
-	mapfile -t programs < <(guest_programs | { [ "$arch" = arm64 ] && cat || grep -v functionfs; })
+	# UML has no USB. What waits busily takes the CPUs from all others.
+	left_out=sync_test
+	[ "$arch" = arm64 ] || left_out+='|functionfs'
+	mapfile -t programs < <(guest_programs | grep -vE "$left_out")
 	guest_build
 	list=$(IFS=,; echo "${programs[*]}")
 	log[$arch]=$logs/soak-$arch.log
