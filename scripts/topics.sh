@@ -51,9 +51,10 @@ work_tree() {	# DIR TOP...
 # apply TOP TOPIC [OPTION...]: a topic on HEAD of the work tree, each message with the options of
 # git interpret-trailers. What has no author yet gets the committer for one.
 apply() {
-	local p before top=$1 topic=$2
+	local p before n=0 own='' top=$1 topic=$2
 	shift 2
 	for p in $(topic_patches "$top" "$topic"); do
+		n=$((n + 1))
 		before=$(work_git rev-parse HEAD)
 		awk '/^$/ { text = 1 }
 			!text && $0 == "From: series <series@localhost>" {
@@ -62,11 +63,24 @@ apply() {
 			} 1' "$p" | git interpret-trailers "$@" >"$work/.git/signed"
 		if ! work_git am -q -3 --keep-non-patch .git/signed >"$logs/am.log" 2>&1; then
 			work_git am --abort
-			work_git apply --check -R "$p" 2>/dev/null || die \
+			work_git apply --check -R "$p" 2>/dev/null || merge "$@" || die \
 				"${p#"$top"/} does not apply: $(grep -m 1 -E '^CONFLICT|^error: patch failed' "$logs/am.log" ||
 					tail -n 1 "$logs/am.log")"
 		fi
 		[ "$(work_git rev-parse HEAD)" != "$before" ] ||
 			say "skipped, the base has it: $(subject "$p")"
 	done
+}
+
+# Patch $n of the topic, from where it is on the base and what it needs. There is more here.
+merge() {	# [OPTION...]
+	local author
+	own=${own:-$("$top/scripts/stack.py" alone "$topic")} || return 1
+	work_git cherry-pick "$(git -C "$build/linux.git" rev-list --reverse "${own/ /..}" | sed -n "${n}p")" \
+		>"$logs/am.log" 2>&1 || { work_git cherry-pick --abort; return 1; }
+	author=$(work_git log -1 --format='%an <%ae>')
+	[ "$author" != 'series <series@localhost>' ] ||
+		author="$GIT_COMMITTER_NAME <$GIT_COMMITTER_EMAIL>"
+	work_git log -1 --format=%B | git interpret-trailers "$@" |
+		work_git commit -q --amend --author="$author" -F -
 }
