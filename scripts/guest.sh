@@ -58,7 +58,8 @@ guest_userspace() {
 	# The selftests exactly as kselftest builds them, but static.
 	for name in "${programs[@]}"; do
 		[ "$name" = sync_test ] && dir=$sync_selftest || dir=$selftest
-		make -C "$tree/$dir" ARCH="$arch" CROSS_COMPILE="$cross" OUTPUT="$out" \
+		# a Makefile of selftests has a TESTS of its own
+		env -u TESTS -u MAKEFLAGS make -C "$tree/$dir" ARCH="$arch" CROSS_COMPILE="$cross" OUTPUT="$out" \
 			KHDR_INCLUDES="-isystem $out.headers/usr/include" LDFLAGS=-static "$out/$name" &&
 		cp "$out/$name" "$root/" || return 1
 	done
