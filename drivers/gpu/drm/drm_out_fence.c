@@ -176,7 +176,7 @@ struct dma_fence *drm_out_fence_create(struct drm_out_fence_timeline *timeline,
 	strscpy(fence->timeline_name, timeline->name);
 	fence->created = ktime_get();
 	fence->tgid = task_tgid_nr(current);
-	get_task_comm(fence->comm, current);
+	get_task_comm(fence->comm, current->group_leader);
 
 	spin_lock(&timeline->lock);
 	if (timeline->num_pending >= timeline->prune_at)

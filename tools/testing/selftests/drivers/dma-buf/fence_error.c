@@ -10,6 +10,7 @@
  *
  * Run it as root, on a kernel with CONFIG_SW_SYNC and CONFIG_DRM_VKMS:
  * ./fence_error
+ * One case needs a device with syncobjs, such as a virtio-gpu.
  */
 #include <errno.h>
 #include <limits.h>
@@ -81,16 +82,25 @@ TEST_F(error, poll)
 	EXPECT_EQ(POLLIN, poll_events(self->fence));
 }
 
+/* Asks for the fences as well, up to two, which fence_status() does not. */
+static int status_with_fences(int fd, struct sync_file_info *info,
+			      struct sync_fence_info fences[2])
+{
+	*info = (struct sync_file_info) {
+		.num_fences = 2,
+		.sync_fence_info = (uintptr_t)fences,
+	};
+	return ioctl(fd, SYNC_IOC_FILE_INFO, info) ? INT_MIN : info->status;
+}
+
 TEST_F(error, file_info)
 {
-	struct sync_fence_info fence = {};
-	struct sync_file_info info = {
-		.num_fences = 1,
-		.sync_fence_info = (uintptr_t)&fence,
-	};
+	struct sync_fence_info fence, fences[2] = {};
+	struct sync_file_info info;
 
-	ASSERT_EQ(0, ioctl(self->fence, SYNC_IOC_FILE_INFO, &info));
-	EXPECT_EQ(ERROR, info.status);
+	EXPECT_EQ(ERROR, fence_status(self->fence));
+	EXPECT_EQ(ERROR, status_with_fences(self->fence, &info, fences));
+	fence = fences[0];
 	EXPECT_EQ(1u, info.num_fences);
 	EXPECT_EQ(ERROR, fence.status);
 	EXPECT_STREQ("detached-driver", fence.driver_name);
@@ -177,20 +187,16 @@ static int import_fence(int fd, int fence, __u32 handles[2])
 	       ioctl(fd, DRM_IOCTL_SYNCOBJ_TRANSFER, &transfer) ? -errno : 0;
 }
 
-/* Returns the status of the sync_file that a syncobj is exported to. */
-static int exported_status(int fd, __u32 handle)
+/* Returns the sync_file that a syncobj is exported to, or -errno. */
+static int export_fence(int fd, __u32 handle)
 {
 	struct drm_syncobj_handle export = {
 		.handle = handle,
 		.flags = DRM_SYNCOBJ_HANDLE_TO_FD_FLAGS_EXPORT_SYNC_FILE,
 	};
-	int status;
 
-	if (ioctl(fd, DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD, &export))
-		return INT_MIN;
-	status = fence_status(export.fd);
-	close(export.fd);
-	return status;
+	return ioctl(fd, DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD, &export) ? -errno :
+								    export.fd;
 }
 
 TEST_F(error, syncobj)
@@ -212,7 +218,9 @@ TEST_F(error, syncobj)
 		.count_handles = 1,
 	};
 	struct drm_syncobj_eventfd event = { .point = POINT };
-	int fd = open_syncobj_device();
+	int fd = open_syncobj_device(), exported[2], i;
+	struct sync_fence_info fences[2];
+	struct sync_file_info info;
 
 	if (fd < 0)
 		SKIP(return, "no device has syncobjs");
@@ -228,8 +236,14 @@ TEST_F(error, syncobj)
 	EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_QUERY, &query));
 	EXPECT_EQ(point, value);
 
-	EXPECT_EQ(ERROR, exported_status(fd, handles[0]));
-	EXPECT_EQ(1, exported_status(fd, handles[1]));
+	exported[0] = export_fence(fd, handles[0]);
+	exported[1] = export_fence(fd, handles[1]);
+	EXPECT_EQ(ERROR, fence_status(exported[0]));
+	EXPECT_EQ(1, fence_status(exported[1]));
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(ERROR, status_with_fences(exported[i], &info, fences));
+		close_fd(&exported[i]);
+	}
 	close(event.fd);
 	close(fd);
 }

@@ -874,12 +874,15 @@ int open_syncobj_device(void)
 	int fd = -1;
 	size_t i;
 
-	if (glob("/dev/dri/card*", 0, NULL, &nodes))
-		return -1;
+	/* who opens a primary node may become master there */
+	glob("/dev/dri/renderD*", 0, NULL, &nodes);
+	glob("/dev/dri/card*", GLOB_APPEND, NULL, &nodes);
 	for (i = 0; i < nodes.gl_pathc && fd < 0; i++) {
 		struct drm_get_cap cap = { .capability = DRM_CAP_SYNCOBJ_TIMELINE };
 
 		fd = open(nodes.gl_pathv[i], O_RDWR | O_CLOEXEC);
+		if (fd >= 0)
+			ioctl(fd, DRM_IOCTL_DROP_MASTER);
 		if (fd >= 0 && (ioctl(fd, DRM_IOCTL_GET_CAP, &cap) || !cap.value))
 			close_fd(&fd);
 	}
