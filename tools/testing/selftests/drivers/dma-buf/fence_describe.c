@@ -91,7 +91,8 @@ static const char *parse_line(const regex_t *form, const char *text,
 	if (lines->more)
 		return wrong("not the end: %s", text);
 	if (form == &fdinfo_line && !regexec(&fdinfo_start, text, 1, m, 0)) {
-		sscanf(text, "point:%llu", &line->point);
+		if (!strncmp(text, "point:", 6))
+			line->point = strtoull(text + 6, NULL, 10);
 		text += m[0].rm_eo;
 	}
 	if (regexec(form, text, N_WORDS, m, 0))
@@ -472,7 +473,8 @@ TEST_F(describe, syncobj)
 		EXPECT_EQ(0u, lines.n);
 	}
 
-	import.handle = transfer.src_handle = handle[0];
+	import.handle = handle[0];
+	transfer.src_handle = handle[0];
 	transfer.dst_handle = handle[1];
 	for (i = 1; i <= 2; i++) {
 		import.fd = timeline_fence(timeline, i);
