@@ -119,31 +119,6 @@ static bool has_cap(int fd, __u64 capability)
 	return !ioctl(fd, DRM_IOCTL_GET_CAP, &cap) && cap.value;
 }
 
-static bool has_timelines(int fd)
-{
-	return has_cap(fd, DRM_CAP_SYNCOBJ) &&
-	       has_cap(fd, DRM_CAP_SYNCOBJ_TIMELINE);
-}
-
-/* Not of the card: that would make us the master of a display. */
-static int open_syncobj_device(void)
-{
-	unsigned int i;
-	char path[64];
-	int fd;
-
-	for (i = 128; i < 192; i++) {
-		snprintf(path, sizeof(path), "/dev/dri/renderD%u", i);
-		fd = open(path, O_RDWR | O_CLOEXEC);
-		if (fd < 0)
-			continue;
-		if (has_timelines(fd))
-			return fd;
-		close(fd);
-	}
-	return -1;
-}
-
 static int open_vgem(void)
 {
 	int fd = card_open("vgem");
