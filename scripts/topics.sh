@@ -72,7 +72,7 @@ apply() {
 	done
 }
 
-# Patch $n of the topic, from where it is on the base and what it needs. There is more here.
+# Patch $n of the topic as it is on the base and what it needs, merged into a tree that has more.
 merge() {	# [OPTION...]
 	local author
 	own=${own:-$("$top/scripts/stack.py" alone "$topic")} || return 1
