@@ -6,6 +6,7 @@
 
 #include <kunit/test.h>
 #include <linux/completion.h>
+#include <linux/delay.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-fence.h>
 #include <linux/dma-fence-array.h>
@@ -16,6 +17,7 @@
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/sched.h>
+#include <linux/seq_buf.h>
 #include <linux/seq_file.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -139,6 +141,22 @@ static char *word(char **text)
 	return strsep(text, " ");
 }
 
+/* Returns what follows after the number of seconds, or NULL if it is none. */
+static char *parse_age(char *text, s64 *age)
+{
+	int start, end;
+	long nsec;
+	s64 sec;
+
+	/* Not one digit less, or the fraction is another number. */
+	if (!text ||
+	    sscanf(text, "%lld.%n%9ld%n", &sec, &start, &nsec, &end) != 2 ||
+	    end - start != strlen("123456789"))
+		return NULL;
+	*age = sec * NSEC_PER_SEC + nsec;
+	return text + end;
+}
+
 /* Parses a line without its newline, and without its key. */
 static bool parse(char *text, struct line *line)
 {
@@ -180,15 +198,9 @@ static bool parse(char *text, struct line *line)
 
 	w = word(&text);
 	if (skip(w, "age:")) {
-		s64 sec;
-		long nsec;
-
-		/* Not one digit less, or the fraction is another number. */
-		if (sscanf(skip(w, "age:"), "%lld.%9ld%n", &sec, &nsec, &end) != 2 ||
-		    skip(w, "age:")[end] ||
-		    strlen(strchr(w, '.')) != strlen(".123456789"))
+		w = parse_age(skip(w, "age:"), &line->age);
+		if (!w || *w)
 			return false;
-		line->age = sec * NSEC_PER_SEC + nsec;
 		w = word(&text);
 	}
 
@@ -547,6 +559,18 @@ static void test_bounded(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, lines->line[0].point, 5000);
 	dma_fence_put(chain);
 
+	/* What is signaled in the middle is not in the way of what is not. */
+	chain = mock_chain(test, NULL, dma_fence_get(fence), 1);
+	for (i = 1; i < 5000; i++)
+		chain = mock_chain(test, chain, dma_fence_get_stub(), i + 1);
+	chain = mock_chain(test, chain, dma_fence_get(fence), 5001);
+	lines = describe_all(test, chain);
+	KUNIT_ASSERT_EQ(test, lines->count, 2);
+	KUNIT_EXPECT_EQ(test, lines->more, 0);
+	KUNIT_EXPECT_EQ(test, lines->line[0].point, 5001);
+	KUNIT_EXPECT_EQ(test, lines->line[1].point, 1);
+	dma_fence_put(chain);
+
 	dma_fence_put(array);
 	mock_retire(fence);
 }
@@ -554,9 +578,12 @@ static void test_bounded(struct kunit *test)
 static void test_sync_file(struct kunit *test)
 {
 	struct dma_fence *f = mock_fence(12, 34, "mock-0");
+	ktime_t before, created, soonest, latest;
 	struct sync_file *sync_file;
 	struct lines *lines;
 	struct seq_file seq;
+	char *rest;
+	s64 age;
 
 	if (!IS_ENABLED(CONFIG_SYNC_FILE))
 		kunit_skip(test, "requires CONFIG_SYNC_FILE");
@@ -566,11 +593,21 @@ static void test_sync_file(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, lines);
 	mock_seq_init(test, &seq, SZ_8K);
 
+	before = ktime_get_coarse();
 	sync_file = sync_file_create(f);
 	KUNIT_ASSERT_NOT_NULL(test, sync_file);
+	created = ktime_get_coarse();
+	msleep(20);
 
+	soonest = ktime_get_coarse() - created;
 	sync_file->file->f_op->show_fdinfo(&seq, sync_file->file);
-	KUNIT_EXPECT_TRUE(test, strstarts(seq.buf, "age:\t0."));
+	latest = ktime_get_coarse() - before;
+	rest = parse_age(skip(seq.buf, "age:\t"), &age);
+	KUNIT_ASSERT_NOT_NULL(test, rest);
+	KUNIT_EXPECT_EQ(test, *rest, '\n');
+	KUNIT_EXPECT_GT(test, age, 0);
+	KUNIT_EXPECT_GE(test, age, soonest);
+	KUNIT_EXPECT_LE(test, age, latest);
 	parse_all(test, &seq, lines);
 	KUNIT_EXPECT_EQ(test, lines->count, 1);
 	KUNIT_EXPECT_EQ(test, lines->line[0].context, 12);
@@ -616,6 +653,44 @@ static struct dma_buf *mock_dma_buf(struct kunit *test)
 	return dmabuf;
 }
 
+/* One line, with what is usual in a name as it is. */
+static void test_dma_buf_name(struct kunit *test)
+{
+	static const struct {
+		const char *name, *line;
+	} names[] = {
+		{ NULL, NULL },
+		{ "", "name:\t\n" },
+		{ "frame 17\t\xc3\xa9", "name:\tframe 17\t\xc3\xa9\n" },
+		{ "a\nsize:\t0", "name:\ta\\012size:\t0\n" },
+		{ "a\\012b", "name:\ta\\134012b\n" },
+	};
+	struct dma_buf *dmabuf = mock_dma_buf(test);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		struct seq_file seq;
+		char *line;
+
+		/* As DMA_BUF_SET_NAME does, which wants it from userspace. */
+		dmabuf->name = kstrdup(names[i].name, GFP_KERNEL);
+		mock_seq_init(test, &seq, 256);
+		dmabuf->file->f_op->show_fdinfo(&seq, dmabuf->file);
+		kfree(dmabuf->name);
+		dmabuf->name = NULL;
+
+		line = strstr(mock_seq_text(test, &seq), "\nname:\t");
+		if (names[i].line) {
+			KUNIT_ASSERT_NOT_NULL(test, line);
+			KUNIT_EXPECT_STREQ(test, line + 1, names[i].line);
+		} else {
+			KUNIT_EXPECT_NULL(test, line);
+		}
+	}
+
+	dma_buf_put(dmabuf);
+}
+
 /* Under the lock, as there may be somebody who waits with it for the fences. */
 static void describe_dma_buf(struct kunit *test, struct dma_buf *dmabuf,
 			     struct lines *lines)
@@ -631,8 +706,9 @@ static void describe_dma_buf(struct kunit *test, struct dma_buf *dmabuf,
 
 static void test_dma_buf(struct kunit *test)
 {
-	static const char * const names[] = { "kernel", "write", "read", "bookkeep" };
-	struct dma_fence *f[ARRAY_SIZE(names)];
+	static const char * const names[] = { "kernel", "write", "read" };
+	/* And one that is not shown. */
+	struct dma_fence *f[ARRAY_SIZE(names) + 1];
 	struct dma_buf *dmabuf = mock_dma_buf(test);
 	struct lines *lines;
 	unsigned int i;
@@ -655,9 +731,9 @@ static void test_dma_buf(struct kunit *test)
 	dma_resv_unlock(dmabuf->resv);
 
 	describe_dma_buf(test, dmabuf, lines);
-	KUNIT_EXPECT_EQ(test, lines->count, ARRAY_SIZE(f));
+	KUNIT_ASSERT_EQ(test, lines->count, ARRAY_SIZE(names));
 	KUNIT_EXPECT_EQ(test, lines->more, 0);
-	for (i = 0; i < ARRAY_SIZE(f); i++) {
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
 		KUNIT_EXPECT_STREQ(test, lines->line[i].usage, names[i]);
 		KUNIT_EXPECT_EQ(test, lines->line[i].context, i + 1);
 		KUNIT_EXPECT_EQ(test, lines->line[i].seqno, i + 10);
@@ -665,13 +741,90 @@ static void test_dma_buf(struct kunit *test)
 	}
 
 	/* A buffer that was in use for long has lots of those. */
-	for (i = 0; i < ARRAY_SIZE(f) - 1; i++)
-		mock_retire(f[i]);
+	mock_retire(f[0]);
+	mock_retire(f[1]);
 	describe_dma_buf(test, dmabuf, lines);
 	KUNIT_EXPECT_EQ(test, lines->count, 1);
-	KUNIT_EXPECT_EQ(test, lines->line[0].context, ARRAY_SIZE(f));
+	KUNIT_EXPECT_EQ(test, lines->line[0].context, 3);
 
-	mock_retire(f[i]);
+	mock_retire(f[2]);
+	mock_retire(f[3]);
+	dma_buf_put(dmabuf);
+}
+
+struct emptied {
+	struct dma_fence base;
+	struct dma_buf *dmabuf;
+	struct dma_resv empty;
+	bool done;
+};
+
+static void mock_resv_swap(struct dma_resv *a, struct dma_resv *b)
+{
+	struct dma_resv_list *list;
+
+	list = rcu_replace_pointer(b->fences, unrcu_pointer(a->fences), true);
+	rcu_assign_pointer(a->fences, list);
+}
+
+/* Whoever looks at this one finds that all fences were replaced meanwhile. */
+static bool emptied_signaled(struct dma_fence *fence)
+{
+	struct emptied *e = container_of(fence, struct emptied, base);
+	struct dma_resv *resv = e->dmabuf->resv;
+
+	if (!e->done) {
+		e->done = true;
+		mock_resv_swap(resv, &e->empty);
+	}
+	return false;
+}
+
+static const struct dma_fence_ops emptied_ops = {
+	.get_driver_name = mock_driver_name,
+	.get_timeline_name = mock_driver_name,
+	.signaled = emptied_signaled,
+};
+
+/* What was found before is not there any more when the lookup starts again. */
+static void test_dma_buf_emptied(struct kunit *test)
+{
+	struct dma_fence *f = mock_fence(12, 34, "mock-0");
+	struct dma_buf *dmabuf = mock_dma_buf(test);
+	struct lines *lines;
+	struct emptied *e;
+
+	KUNIT_ASSERT_NOT_NULL(test, f);
+	lines = kunit_kzalloc(test, sizeof(*lines), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, lines);
+	/* Freed by the release function of fences. */
+	e = kzalloc_obj(*e);
+	KUNIT_ASSERT_NOT_NULL(test, e);
+	e->dmabuf = dmabuf;
+	dma_resv_init(&e->empty);
+	dma_resv_lock(&e->empty, NULL);
+	KUNIT_EXPECT_EQ(test, 0, dma_resv_reserve_fences(&e->empty, 1));
+	dma_resv_unlock(&e->empty);
+	dma_fence_init(&e->base, &emptied_ops, 56, 78);
+
+	dma_resv_lock(dmabuf->resv, NULL);
+	KUNIT_EXPECT_EQ(test, 0, dma_resv_reserve_fences(dmabuf->resv, 2));
+	dma_resv_add_fence(dmabuf->resv, f, DMA_RESV_USAGE_WRITE);
+	dma_resv_add_fence(dmabuf->resv, &e->base, DMA_RESV_USAGE_READ);
+	dma_resv_unlock(dmabuf->resv);
+
+	describe_dma_buf(test, dmabuf, lines);
+	KUNIT_EXPECT_TRUE(test, e->done);
+	KUNIT_EXPECT_EQ(test, lines->count, 0);
+	KUNIT_EXPECT_EQ(test, lines->more, 0);
+	/* That of the buffer, and ours. */
+	KUNIT_EXPECT_EQ(test, kref_read(&f->refcount), 2);
+
+	mock_resv_swap(dmabuf->resv, &e->empty);
+	dma_resv_fini(&e->empty);
+	mock_retire(f);
+	dma_fence_signal(&e->base);
+	dma_fence_put(&e->base);
 	dma_buf_put(dmabuf);
 }
 
@@ -724,6 +877,60 @@ struct left {
 static void left_callback(struct dma_fence *fence, struct dma_fence_cb *cb)
 {
 	container_of(cb, struct left, cb)->error = fence->error;
+}
+
+static void other_callback(struct dma_fence *fence, struct dma_fence_cb *cb)
+{
+	left_callback(fence, cb);
+}
+
+static void expect_pending_text(struct kunit *test, struct dma_fence *fence,
+				const char *names, const void *issuer,
+				const char *callbacks)
+{
+	DECLARE_SEQ_BUF(expected, 512);
+	DECLARE_SEQ_BUF(text, 512);
+
+	seq_buf_printf(&expected,
+		       "Fence 12:34 of %s (%ps) released with pending signals! Callbacks left:%s",
+		       names, issuer, callbacks);
+
+	rcu_read_lock();
+	dma_fence_describe_pending(fence, &text);
+	rcu_read_unlock();
+	KUNIT_EXPECT_STREQ(test, seq_buf_str(&text), seq_buf_str(&expected));
+}
+
+/* The text of the warning: which fence, whose, and who waits, in this order. */
+static void test_release_pending_text(struct kunit *test)
+{
+	struct dma_fence *f = mock_fence(12, 34, "mock-0");
+	DECLARE_SEQ_BUF(callbacks, 256);
+	struct left left[6];
+	unsigned int i;
+
+	KUNIT_ASSERT_NOT_NULL(test, f);
+	for (i = 0; i < ARRAY_SIZE(left); i++) {
+		dma_fence_func_t func = i % 2 ? other_callback : left_callback;
+
+		expect_pending_text(test, f, "mock:mock-0", mock_driver_name,
+				    seq_buf_str(&callbacks));
+		if (i < 4)
+			seq_buf_printf(&callbacks, " %ps", func);
+		else if (i == 4)
+			seq_buf_puts(&callbacks, " and more");
+		KUNIT_EXPECT_EQ(test, 0,
+				dma_fence_add_callback(f, &left[i].cb, func));
+	}
+	expect_pending_text(test, f, "mock:mock-0", mock_driver_name,
+			    seq_buf_str(&callbacks));
+
+	/* Somebody without a reference was faster. */
+	dma_fence_get(f);
+	mock_retire(f);
+	expect_pending_text(test, f, "detached-driver:signaled-timeline", NULL,
+			    "");
+	dma_fence_put(f);
 }
 
 /* Warns once, however many callbacks there are, and does not lose any. */
@@ -855,8 +1062,11 @@ static struct kunit_case dma_fence_describe_cases[] = {
 	KUNIT_CASE(test_chain),
 	KUNIT_CASE(test_bounded),
 	KUNIT_CASE(test_sync_file),
+	KUNIT_CASE(test_dma_buf_name),
 	KUNIT_CASE(test_dma_buf),
+	KUNIT_CASE(test_dma_buf_emptied),
 	KUNIT_CASE(test_dma_buf_bounded),
+	KUNIT_CASE(test_release_pending_text),
 	KUNIT_CASE(test_release_pending),
 	KUNIT_CASE(test_while_signaling),
 	{}
@@ -870,3 +1080,4 @@ static struct kunit_suite dma_fence_describe_test_suite = {
 kunit_test_suite(dma_fence_describe_test_suite);
 
 MODULE_IMPORT_NS("DMA_BUF");
+MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");

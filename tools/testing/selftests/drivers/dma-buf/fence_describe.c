@@ -11,7 +11,8 @@
  *
  * Run it as root, on a kernel with CONFIG_DEBUG_FS and CONFIG_DRM_VKMS:
  * ./fence_describe
- * Two cases need CONFIG_SW_SYNC, one a device with syncobjs, such as a virtio-gpu.
+ * Two cases need CONFIG_SW_SYNC, two a device with syncobjs, such as a virtio-gpu,
+ * and one of these trace events.
  * FENCE_DESCRIBE_READS is the number of files that are read beside flips.
  */
 #include <errno.h>
@@ -24,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -54,7 +56,7 @@ static regex_t fdinfo_start, fdinfo_line, debugfs_line;
 static void __attribute__((constructor)) compile(void)
 {
 	if (regcomp(&fdinfo_start, "^(point:" NUMBER
-		    "|usage:(kernel|write|read|bookkeep)) ", REG_EXTENDED) ||
+		    "|usage:(kernel|write|read)) ", REG_EXTENDED) ||
 	    regcomp(&fdinfo_line, "^" WHICH " (pending|signaled|error:-" NUMBER
 		    ")( age:" SECONDS ")? driver:(" NAME ") timeline:(" NAME
 		    ")" MORE "$", REG_EXTENDED) ||
@@ -499,6 +501,84 @@ TEST_F(describe, syncobj)
 	close(fd[1]);
 	close(timeline);
 	close(device);
+}
+
+static const char *write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	const char *why = NULL;
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		why = wrong("%s: %m", path);
+	close_fd(&fd);
+	return why;
+}
+
+/*
+ * Trace events have all digits. For fences of a driver with 32-bit numbers there is
+ * nothing to see, but userspace chooses the points of a timeline.
+ */
+TEST_F(describe, trace)
+{
+	static const char dir[] = "/sys/kernel/tracing/instances/fence_describe";
+	const __u64 point = (1ull << 32) + 7;
+	struct drm_syncobj_timeline_array signal = { .count_handles = 1 };
+	int device = open_syncobj_device(), fd, err;
+	char path[160], text[TEXT];
+	__u32 handle;
+
+	if (device < 0)
+		SKIP(return, "no device has syncobjs");
+	if (mkdir(dir, 0700)) {
+		mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, NULL);
+		if (mkdir(dir, 0700) && errno != EEXIST)
+			SKIP(return, "%s: %s", dir, strerror(errno));
+	}
+	ASSERT_FINE(export_syncobj(device, &handle, &fd));
+	snprintf(path, sizeof(path), "%s/events/dma_fence/dma_fence_init/enable", dir);
+	EXPECT_FINE(write_text(path, "1"));
+	signal.handles = (uintptr_t)&handle;
+	signal.points = (uintptr_t)&point;
+	EXPECT_EQ(0, ioctl(device, DRM_IOCTL_SYNCOBJ_TIMELINE_SIGNAL, &signal));
+	EXPECT_FINE(write_text(path, "0"));
+
+	snprintf(path, sizeof(path), "%s/trace", dir);
+	err = read_text(path, text, sizeof(text));
+	EXPECT_LT(0, err);
+	snprintf(path, sizeof(path), " seqno=%llu\n", (unsigned long long)point);
+	EXPECT_TRUE(err > 0 && strstr(text, path))
+		TH_LOG("no '%.*s' in: %s", (int)strlen(path) - 1, path,
+		       err > 0 ? text : "");
+
+	EXPECT_EQ(0, rmdir(dir));
+	close(fd);
+	close(device);
+}
+
+/* A name of a buffer cannot look like another line. */
+TEST_F(describe, dmabuf_name)
+{
+	static const char bufinfo[] = DEBUGFS "/dma_buf/bufinfo";
+	static const char name[] = "a\\b c\nsize:\t0";
+	static const char line[] = "\ta\\134b c\\012size:\t0\n";
+	struct display *d = &self->display;
+	char path[64], text[TEXT];
+	__u32 handle;
+	int fd;
+
+	ASSERT_FINE(display_start(d, FAST_HZ));
+	ASSERT_FINE(buffer_create(d->fd, &handle));
+	ASSERT_EQ(0, buffer_export(d->fd, handle, &fd));
+	ASSERT_EQ(0, ioctl(fd, DMA_BUF_SET_NAME_B, (uintptr_t)name));
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	ASSERT_LT(0, read_text(path, text, sizeof(text)));
+	EXPECT_NE(NULL, strstr(text, line))
+		TH_LOG("%s", text);
+	ASSERT_LT(0, read_text(bufinfo, text, sizeof(text)));
+	EXPECT_NE(NULL, strstr(text, line))
+		TH_LOG("%s", text);
+	close(fd);
 }
 
 #define N_CRTCS	3

@@ -22,6 +22,7 @@
 
 #include <drm/drm.h>
 #include <drm/drm_mode.h>
+#include <linux/dma-buf.h>
 
 #include "kselftest_harness.h"
 #include "out_fence_util.h"
@@ -218,6 +219,7 @@ TEST_F(error, syncobj)
 		.count_handles = 1,
 	};
 	struct drm_syncobj_eventfd event = { .point = POINT };
+	struct drm_syncobj_transfer back = { .src_point = POINT };
 	int fd = open_syncobj_device(), exported[2], i;
 	struct sync_fence_info fences[2];
 	struct sync_file_info info;
@@ -244,6 +246,14 @@ TEST_F(error, syncobj)
 		EXPECT_EQ(ERROR, status_with_fences(exported[i], &info, fences));
 		close_fd(&exported[i]);
 	}
+
+	/* import_fence() has made the other way, to a point */
+	back.src_handle = handles[1];
+	back.dst_handle = handles[0];
+	EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_TRANSFER, &back));
+	exported[0] = export_fence(fd, handles[0]);
+	EXPECT_EQ(ERROR, status_with_fences(exported[0], &info, fences));
+	close_fd(&exported[0]);
 	close(event.fd);
 	close(fd);
 }
@@ -304,6 +314,54 @@ TEST_F(device, in_fence)
 	EXPECT_TRUE(is_ready(out, POLLIN, WAIT_MS));
 	EXPECT_EQ(1, fence_status(out));
 	close_fd(&out);
+}
+
+/* Returns the sync_file that a DMA-buf is exported to, or -errno. */
+static int export_dmabuf(int dmabuf)
+{
+	struct dma_buf_export_sync_file export = { .flags = DMA_BUF_SYNC_RW };
+
+	return ioctl(dmabuf, DMA_BUF_IOCTL_EXPORT_SYNC_FILE, &export) ? -errno :
+								       export.fd;
+}
+
+/* Whoever has the sync_file learns of an error, whoever has the buffer does not. */
+TEST_F(device, dmabuf)
+{
+	struct dma_buf_import_sync_file import = { .flags = DMA_BUF_SYNC_RW };
+	int fd = self->display.fd, timeline, dmabuf, exported;
+	__u32 handle;
+
+	ASSERT_FINE(buffer_create(fd, &handle));
+	ASSERT_EQ(0, buffer_export(fd, handle, &dmabuf));
+	timeline = timeline_open();
+	ASSERT_LE(0, timeline);
+	import.fd = timeline_fence(timeline, 1);
+	ASSERT_LE(0, import.fd);
+	ASSERT_EQ(0, ioctl(dmabuf, DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &import));
+	exported = export_dmabuf(dmabuf);
+	EXPECT_EQ(0, fence_status(exported));
+	EXPECT_EQ(0, poll_events(dmabuf));
+	/* this fails the fence */
+	close(timeline);
+	EXPECT_TRUE(is_ready(exported, POLLIN, WAIT_MS));
+	EXPECT_EQ(ERROR, fence_status(exported));
+	close(exported);
+
+	EXPECT_TRUE(is_ready(dmabuf, POLLIN, WAIT_MS));
+	EXPECT_TRUE(is_ready(dmabuf, POLLOUT, WAIT_MS));
+	exported = export_dmabuf(dmabuf);
+	EXPECT_EQ(1, fence_status(exported));
+	close(exported);
+
+	/* one that has failed before is not any different */
+	close(import.fd);
+	import.fd = self->fence;
+	ASSERT_EQ(0, ioctl(dmabuf, DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &import));
+	exported = export_dmabuf(dmabuf);
+	EXPECT_EQ(1, fence_status(exported));
+	close(exported);
+	close(dmabuf);
 }
 
 /* A frame that was shown has no error, although the display has gone. */
