@@ -891,9 +891,9 @@ static void expect_pending_text(struct kunit *test, struct dma_fence *fence,
 	DECLARE_SEQ_BUF(expected, 512);
 	DECLARE_SEQ_BUF(text, 512);
 
-	seq_buf_printf(&expected,
-		       "Fence 12:34 of %s (%ps) released with pending signals! Callbacks left:%s",
-		       names, issuer, callbacks);
+	seq_buf_printf(&expected, "Fence 12:34 of %s (%ps) released with pending signals!",
+		       names, issuer);
+	seq_buf_printf(&expected, " Callbacks left:%s", callbacks);
 
 	rcu_read_lock();
 	dma_fence_describe_pending(fence, &text);
