@@ -24,6 +24,8 @@
 #include <linux/string.h>
 #include <linux/sync_file.h>
 
+#include "dma-fence-internal.h"
+
 #define READS 100000
 
 /* With a space, a backslash, control characters, and one that is not ASCII. */
@@ -653,6 +655,14 @@ static struct dma_buf *mock_dma_buf(struct kunit *test)
 	return dmabuf;
 }
 
+static void mock_set_name(struct dma_buf *dmabuf, char *name)
+{
+	spin_lock(&dmabuf->name_lock);
+	kfree(dmabuf->name);
+	dmabuf->name = name;
+	spin_unlock(&dmabuf->name_lock);
+}
+
 /* One line, with what is usual in a name as it is. */
 static void test_dma_buf_name(struct kunit *test)
 {
@@ -664,6 +674,7 @@ static void test_dma_buf_name(struct kunit *test)
 		{ "frame 17\t\xc3\xa9", "name:\tframe 17\t\xc3\xa9\n" },
 		{ "a\nsize:\t0", "name:\ta\\012size:\t0\n" },
 		{ "a\\012b", "name:\ta\\134012b\n" },
+		{ "a\rsize:\t0\x1b[A\x7f\1", "name:\ta\\015size:\t0\\033[A\\177\\001\n" },
 	};
 	struct dma_buf *dmabuf = mock_dma_buf(test);
 	unsigned int i;
@@ -673,11 +684,10 @@ static void test_dma_buf_name(struct kunit *test)
 		char *line;
 
 		/* As DMA_BUF_SET_NAME does, which wants it from userspace. */
-		dmabuf->name = kstrdup(names[i].name, GFP_KERNEL);
+		mock_set_name(dmabuf, kstrdup(names[i].name, GFP_KERNEL));
 		mock_seq_init(test, &seq, 256);
 		dmabuf->file->f_op->show_fdinfo(&seq, dmabuf->file);
-		kfree(dmabuf->name);
-		dmabuf->name = NULL;
+		mock_set_name(dmabuf, NULL);
 
 		line = strstr(mock_seq_text(test, &seq), "\nname:\t");
 		if (names[i].line) {
@@ -888,8 +898,13 @@ static void expect_pending_text(struct kunit *test, struct dma_fence *fence,
 				const char *names, const void *issuer,
 				const char *callbacks)
 {
-	DECLARE_SEQ_BUF(expected, 512);
-	DECLARE_SEQ_BUF(text, 512);
+	const size_t size = 512;
+	struct seq_buf expected, text;
+
+	seq_buf_init(&expected, kunit_kzalloc(test, size, GFP_KERNEL), size);
+	seq_buf_init(&text, kunit_kzalloc(test, size, GFP_KERNEL), size);
+	KUNIT_ASSERT_NOT_NULL(test, expected.buffer);
+	KUNIT_ASSERT_NOT_NULL(test, text.buffer);
 
 	seq_buf_printf(&expected, "Fence 12:34 of %s (%ps) released with pending signals!",
 		       names, issuer);

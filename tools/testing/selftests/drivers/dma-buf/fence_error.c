@@ -200,6 +200,22 @@ static int export_fence(int fd, __u32 handle)
 								    export.fd;
 }
 
+/* The same of a new syncobj that POINT of a timeline is transferred to. */
+static int export_point(int fd, __u32 timeline)
+{
+	struct drm_syncobj_create create = {};
+	struct drm_syncobj_transfer transfer = {
+		.src_handle = timeline,
+		.src_point = POINT,
+	};
+
+	if (ioctl(fd, DRM_IOCTL_SYNCOBJ_CREATE, &create))
+		return -errno;
+	transfer.dst_handle = create.handle;
+	return ioctl(fd, DRM_IOCTL_SYNCOBJ_TRANSFER, &transfer) ?
+		-errno : export_fence(fd, create.handle);
+}
+
 TEST_F(error, syncobj)
 {
 	__u64 point = POINT, value = 0;
@@ -219,7 +235,12 @@ TEST_F(error, syncobj)
 		.count_handles = 1,
 	};
 	struct drm_syncobj_eventfd event = { .point = POINT };
-	struct drm_syncobj_transfer back = { .src_point = POINT };
+	__u64 later_point = POINT + 1;
+	struct drm_syncobj_timeline_array later = {
+		.handles = (uintptr_t)&handles[1],
+		.points = (uintptr_t)&later_point,
+		.count_handles = 1,
+	};
 	int fd = open_syncobj_device(), exported[2], i;
 	struct sync_fence_info fences[2];
 	struct sync_file_info info;
@@ -248,11 +269,16 @@ TEST_F(error, syncobj)
 	}
 
 	/* import_fence() has made the other way, to a point */
-	back.src_handle = handles[1];
-	back.dst_handle = handles[0];
-	EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_TRANSFER, &back));
-	exported[0] = export_fence(fd, handles[0]);
+	exported[0] = export_point(fd, handles[1]);
+	EXPECT_EQ(1, fence_status(exported[0]));
 	EXPECT_EQ(ERROR, status_with_fences(exported[0], &info, fences));
+	close_fd(&exported[0]);
+
+	/* with a later point the one before it is only known to be signaled */
+	EXPECT_EQ(0, ioctl(fd, DRM_IOCTL_SYNCOBJ_TIMELINE_SIGNAL, &later));
+	exported[0] = export_point(fd, handles[1]);
+	EXPECT_EQ(1, fence_status(exported[0]));
+	EXPECT_EQ(1, status_with_fences(exported[0], &info, fences));
 	close_fd(&exported[0]);
 	close(event.fd);
 	close(fd);
