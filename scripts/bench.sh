@@ -150,7 +150,7 @@ done
 title="# Benchmark of dma_fence
 
 $(base_name) with the series and without it, and $(git -C "$build/linux.git" log -1 --format=%s base-$lts),
-by \`make bench ROUNDS=$rounds\` with gcc $(gcc -dumpfullversion) and QEMU $($qemu --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')
+by \`make bench ROUNDS=$rounds\` with gcc $(gcc -dumpfullversion) and QEMU $(qemu-system-aarch64 --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')
 on $(nproc) CPUs, load $(cut -d' ' -f1 /proc/loadavg).
 "
 rc=0

@@ -14,6 +14,7 @@
 #include <linux/dma-fence-unwrap.h>
 #include <linux/dma-resv.h>
 #include <linux/file.h>
+#include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/sched.h>
@@ -580,7 +581,7 @@ static void test_bounded(struct kunit *test)
 static void test_sync_file(struct kunit *test)
 {
 	struct dma_fence *f = mock_fence(12, 34, "mock-0");
-	ktime_t before, created, soonest, latest;
+	u64 before, created, soonest, latest;
 	struct sync_file *sync_file;
 	struct lines *lines;
 	struct seq_file seq;
@@ -595,21 +596,21 @@ static void test_sync_file(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, lines);
 	mock_seq_init(test, &seq, SZ_8K);
 
-	before = ktime_get_coarse();
+	before = get_jiffies_64();
 	sync_file = sync_file_create(f);
 	KUNIT_ASSERT_NOT_NULL(test, sync_file);
-	created = ktime_get_coarse();
+	created = get_jiffies_64();
 	msleep(20);
 
-	soonest = ktime_get_coarse() - created;
+	soonest = get_jiffies_64() - created;
 	sync_file->file->f_op->show_fdinfo(&seq, sync_file->file);
-	latest = ktime_get_coarse() - before;
+	latest = get_jiffies_64() - before;
 	rest = parse_age(skip(seq.buf, "age:\t"), &age);
 	KUNIT_ASSERT_NOT_NULL(test, rest);
 	KUNIT_EXPECT_EQ(test, *rest, '\n');
 	KUNIT_EXPECT_GT(test, age, 0);
-	KUNIT_EXPECT_GE(test, age, soonest);
-	KUNIT_EXPECT_LE(test, age, latest);
+	KUNIT_EXPECT_GE(test, age, jiffies64_to_nsecs(soonest));
+	KUNIT_EXPECT_LE(test, age, jiffies64_to_nsecs(latest));
 	parse_all(test, &seq, lines);
 	KUNIT_EXPECT_EQ(test, lines->count, 1);
 	KUNIT_EXPECT_EQ(test, lines->line[0].context, 12);

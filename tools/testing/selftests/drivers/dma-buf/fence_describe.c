@@ -40,7 +40,7 @@
 #define N_READERS	4
 #define TEXT		16384
 #define MAX_LISTED	64	/* lines of out_fences about a fence each */
-#define COARSE_S	0.05	/* fdinfo looks at the clock of the last tick */
+#define COARSE_S	0.05	/* fdinfo counts in ticks */
 
 #define NUMBER		"[0-9]+"
 #define SECONDS		NUMBER "\\.[0-9]{9}"
