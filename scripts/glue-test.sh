@@ -119,11 +119,15 @@ mkdir "$tmp/a b"
 cp -r scripts Makefile patches "$tmp/a b/"
 ok fails 'a blank or a colon' -C "$tmp/a b" tree
 
-it "tree from cold, twice at once"
-make tree >"$tmp/first" 2>&1 &
-sleep 0.3
-ok makes 'waiting for its end' tree
+it "tree from cold waits for another make, and is not made again"
+exec 8<"$repo"
+flock 8
+make tree >"$tmp/first" 2>&1 8<&- &
+ok timeout 60 sh -c 'until grep -q "waiting for its end" "$1"; do sleep 0.1; done' sh "$tmp/first"
+ok [ ! -e "$t" ]
+exec 8<&-
 ok wait $!
+ok [ -d "$t" ]
 ok makes 'up to date' tree
 via="direct"
 [ -d "$t" ] || { cat "$tmp/first"; die "there is no tree to test with"; }
