@@ -6,6 +6,7 @@
 
 #include <kunit/test.h>
 #include <linux/atomic.h>
+#include <linux/bottom_half.h>
 #include <linux/delay.h>
 #include <linux/dma-fence.h>
 #include <linux/dma-fence-chain.h>
@@ -17,7 +18,7 @@
 #include <linux/workqueue.h>
 
 #define LINKS		64
-#define MANY_LINKS	512
+#define MANY_LINKS	1024
 #define TIMEOUT		(10 * HZ)
 
 struct chain_test;
@@ -39,6 +40,7 @@ struct chain_test {
 	struct member **members;
 	struct dma_fence **links;
 	struct watch *watches;
+	bool eager;		/* all but the last signal when they are waited for */
 
 	atomic_t asked;		/* how often ->signaled() was called */
 	atomic_t released;	/* how many members were */
@@ -89,6 +91,14 @@ static bool member_signaled(struct dma_fence *fence)
 	return false;
 }
 
+static bool member_enable_signaling(struct dma_fence *fence)
+{
+	struct member *member = container_of(fence, struct member, base);
+	struct chain_test *t = member->t;
+
+	return !t->eager || member == t->members[t->n - 1];
+}
+
 static void member_release(struct dma_fence *fence)
 {
 	struct member *member = container_of(fence, struct member, base);
@@ -100,6 +110,7 @@ static void member_release(struct dma_fence *fence)
 static const struct dma_fence_ops member_ops = {
 	.get_driver_name = member_name,
 	.get_timeline_name = member_name,
+	.enable_signaling = member_enable_signaling,
 	.signaled = member_signaled,
 	.release = member_release,
 };
@@ -418,6 +429,72 @@ static void few_in_one_interrupt_linked(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, atomic_read(&t->signaled), MANY_LINKS);
 }
 
+/* Lets the irq_works of this CPU run, without a bottom half. */
+static void settle_in_bh(struct kunit *test)
+{
+	static struct irq_work work;
+	unsigned int i;
+
+	init_irq_work(&work, nothing);
+	irq_work_queue(&work);
+	for (i = 0; i < 100000 && irq_work_is_busy(&work); i++)
+		udelay(10);
+	KUNIT_EXPECT_FALSE(test, irq_work_is_busy(&work));
+}
+
+/* After bottom halves have handled many links, one signals in an interrupt again. */
+static void one_after_many(struct kunit *test)
+{
+	struct chain_test *t;
+
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		kunit_skip(test, "fences do not signal with interrupts off");
+
+	t = links_create(test, MANY_LINKS, false);
+	watch_links(t);
+
+	migrate_disable();
+	signal_members(t, 1, MANY_LINKS, true);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->signaled), MANY_LINKS - 1);
+	t->counted = &t->signaled;
+	signal_members(t, 0, 1, true);
+	migrate_enable();
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->in_hardirq), 1);
+
+	chain_test_end(test, t);
+}
+
+/* As long as bottom halves do not get their turn, interrupts leave the rest to them. */
+static void few_in_many_interrupts(struct kunit *test)
+{
+	struct chain_test *t;
+	unsigned long flags;
+	unsigned int i;
+
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		kunit_skip(test, "fences do not signal with interrupts off");
+
+	t = links_create(test, MANY_LINKS, false);
+	watch_links(t);
+	t->counted = &t->signaled;
+
+	local_bh_disable();
+	for (i = 0; i < MANY_LINKS;) {
+		local_irq_save(flags);
+		do {
+			signal_member(t, i++);
+		} while (i % (MANY_LINKS / 8));
+		local_irq_restore(flags);
+		settle_in_bh(test);
+	}
+	local_bh_enable();
+
+	chain_test_end(test, t);
+	few_at_once(test, t);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->signaled), MANY_LINKS);
+	KUNIT_EXPECT_FALSE(test, t->disordered);
+}
+
 /* Only the last link is waited for. Leaves the chain all that it can forget. */
 static void signal_unwatched(struct chain_test *t)
 {
@@ -450,6 +527,35 @@ static void few_passed_in_one_interrupt(struct kunit *test)
 
 	chain_test_end(test, t);
 	few_at_once(test, t);
+}
+
+/* Two links pass many fences which signal when they are waited for. */
+static void few_passed_by_each(struct kunit *test)
+{
+	struct chain_test *t[2];
+	unsigned long flags;
+	unsigned int i;
+
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		kunit_skip(test, "fences do not signal with interrupts off");
+
+	for (i = 0; i < 2; i++) {
+		t[i] = chain_test_create(test, MANY_LINKS);
+		t[i]->eager = true;
+		dma_fence_add_callback(t[i]->links[MANY_LINKS - 1],
+				       &t[i]->watches[MANY_LINKS - 1].first, link_first);
+	}
+
+	local_irq_save(flags);
+	for (i = 0; i < 2; i++)
+		signal_member(t[i], MANY_LINKS - 1);
+	local_irq_restore(flags);
+
+	for (i = 0; i < 2; i++) {
+		dma_fence_wait_timeout(t[i]->links[MANY_LINKS - 1], false, TIMEOUT);
+		KUNIT_EXPECT_EQ(test, atomic_read(&t[i]->signaled), 1);
+		chain_test_end(test, t[i]);
+	}
 }
 
 /* To enable signaling, which is with interrupts off, passes few links as well. */
@@ -596,7 +702,10 @@ static struct kunit_case dma_fence_chain_signal_cases[] = {
 	KUNIT_CASE(few_in_one_interrupt),
 	KUNIT_CASE(few_chains_in_one_interrupt),
 	KUNIT_CASE(few_in_one_interrupt_linked),
+	KUNIT_CASE(one_after_many),
+	KUNIT_CASE(few_in_many_interrupts),
 	KUNIT_CASE(few_passed_in_one_interrupt),
+	KUNIT_CASE(few_passed_by_each),
 	KUNIT_CASE(few_passed_when_enabled),
 	KUNIT_CASE(enabled_too_late),
 	KUNIT_CASE(enabled_behind_a_waiter),
