@@ -20,6 +20,7 @@ PRICE = {"array-16": 1.1, "array-128": 1.3}
 LIMITS = {"signal": 0.95, "get-status-signaled": 0.3, "wait-signaled": 0.5, "add-remove-callback": 1,
           "is-signaled-unsignaled": 1.15}
 TWO_CPUS = {"get-status-signaled": 0.2, "wait-signaled": 0.5}
+POINTS = "at-once", "forwards", "backwards"
 REASONS = {"is-signaled-unsignaled": ", which asks in an RCU section, so that the issuer does not go meanwhile,"}
 
 values, rows = {}, []
@@ -90,11 +91,11 @@ def worst(instrument, op, kinds=KINDS):
 def set_goals():
     # The middle half of differing orders is another half when the timer ticks elsewhere.
     apart = dict.fromkeys(f"{op} ({kind})" for (instrument, _, op, kind), found in values.items()
-                          if instrument == "count" and kind != "vkms" and not op.endswith("-shuffled")
+                          if instrument == "count" and kind not in ("vkms", "syncobj") and not op.endswith("-shuffled")
                           and max(found) > 1.005 * min(found) + 100)
     goal("the counts of instructions agree" + (": not for " + ", ".join(apart) if apart else ""), not apart)
     over = []
-    for op in dict.fromkeys(op for op, kind in rows if kind != "vkms"):
+    for op in dict.fromkeys(op for op, kind in rows if kind not in ("vkms", "syncobj")):
         r, kind = worst("count", op, {kind for name, kind in rows if name == op})
         if op != "nothing" and not op.startswith(ACQUIRE) and PRICE.get(re.sub("-[a-z]+$", "", op), 1.02) < r < math.inf:
             over.append(f"{op} {r:.2f}")
@@ -107,6 +108,13 @@ def set_goals():
     for op, limit in TWO_CPUS.items():
         r, kind = worst("um", "2cpu-" + op)
         goal(f"2cpu-{op} takes at most {limit:.2f} times as long: {r:.2f} ({kind})", r <= limit, False)
+    for order in POINTS:
+        few, many = (get("count", "series", f"points-{n}-{order}", "syncobj") or math.inf for n in (400, 4000))
+        off, before = (get("off-count-irqsoff", k, f"points-4000-{order}", "syncobj") or math.inf for k in ("series", "base"))
+        goal(f"4000 points {order} take at most 12 times as long as 400: {many / few:.1f}", many <= 12 * few)
+        goal(f"4000 points {order} turn interrupts off for at most 1 ms: {off / 1e9:.3f}, and {before / 1e9:.3f} without the series", off <= 1e9)
+        r = ratio("count", "base", f"points-100-{order}", "syncobj") or math.inf
+        goal(f"100 points {order} take at most 1.02 times as long: {r:.2f}", r <= 1.02)
     one, many, before = (get("waits", *key, "vkms") for key in
                          (("series", "unbind-1"), ("series", "unbind-16"), ("base", "unbind-16")))
     if None in (one, many, before):
@@ -136,7 +144,7 @@ def plot(path, title):
     for op, kind in rows:
         instrument = "um" if op.startswith("2cpu-") else "count"
         r = ratio(instrument, "base", op, kind)
-        if op != "nothing" and kind != "vkms" and r:
+        if op != "nothing" and kind not in ("vkms", "syncobj") and r:
             shown.setdefault((op, instrument), []).append((kind, r))
     ratios = [r for dots in shown.values() for _, r in dots]
     low, high = math.log(min(ratios) / 1.1), math.log(max(*ratios, 2) * 1.1)
@@ -191,7 +199,7 @@ def main(directory, title):
         out.write("## Goals\n\n" + "".join(f"- {g}\n" for g in goals) + "\n")
         out.write("## One CPU\n\n" + table(
             (("count", "instructions", ("lts", "base")), ("um", "ns", ("base",))),
-            lambda op, kind: kind not in ("-", "text", "vkms") and not op.startswith("2cpu-")))
+            lambda op, kind: kind not in ("-", "text", "vkms", "syncobj") and not op.startswith("2cpu-")))
         out.write("## One CPU, with CONFIG_DMABUF_DEBUG\n\n" + table(
             (("count-debug", "instructions", ("base",)),), lambda op, kind: op in LIMITS))
         out.write("## Two CPUs, the same fence, ns per operation of both\n\n" + table(
@@ -199,6 +207,12 @@ def main(directory, title):
         out.write("## Unbind of a vkms device\n\n" + table(
             (("waits", "waits", ("base",)), ("periods", "grace periods", ("base",))), lambda op, kind: kind == "vkms", 1, "%.0f"))
         out.write(table((("arm64", "ms", ("base",)), ("count", "ms of virtual time", ("base",))), lambda op, kind: kind == "vkms", 1e9))
+        out.write("## Points of a timeline, each waited for with SYNCOBJ_EVENTFD\n\n" + table(
+            (("count", "ms of virtual time", ("lts", "base")), ("arm64", "ms", ("lts", "base"))),
+            lambda op, kind: kind == "syncobj", 1e9, "%.2f"))
+        out.write("The longest time with interrupts off, by the irqsoff tracer:\n\n" + table(
+            (("off-count-irqsoff", "ms of virtual time", ("base",)), ("off-irqsoff", "ms", ("base",))),
+            lambda op, kind: kind == "syncobj", 1e9, "%.3f"))
         out.write("## Bytes\n\n" + table((("bytes", "bytes", ("lts", "base")),), lambda op, kind: kind in ("-", "text"), 1, "%.0f"))
         out.write("## Code\n\n")
         for function in ("run_test_flag", "run_is_signaled"):

@@ -48,19 +48,21 @@ use() {
 	shift 2
 	guest_config=("bench-$guest_arch.config" "${@/%/.config}")
 	guest_suffix=bench-$guest_arch
-	[[ " $* " != *' bench-debug '* ]] || guest_suffix=$guest_suffix-debug
+	[[ ! " $* " =~ ' bench-'(debug|irqsoff)' ' ]] || guest_suffix=$guest_suffix-${BASH_REMATCH[1]}
 	guest_name=$guest_suffix-$kernel
 	tree=${trees[$kernel]}
 	. "$top/scripts/guest.sh"
 }
 
-arm64() { if [ "$1" = lts ]; then use "$1" arm64 bench-lts; else use "$1" arm64 bench-vkms; fi; }
-arm64-debug() { use "$1" arm64 bench-vkms bench-debug; }
+arm64() { if [ "$1" = lts ]; then use "$1" arm64 bench-virtio bench-lts; else use "$1" arm64 bench-virtio bench-vkms; fi; }
+arm64-debug() { use "$1" arm64 bench-virtio bench-vkms bench-debug; }
+arm64-irqsoff() { use "$1" arm64 bench-virtio bench-vkms bench-irqsoff; }
 um() { use "$1" um; }
 
 # boot LOG INSTRUMENT: takes the place of the shell.
 boot() {
 	local log=$1 args="panic=-1 kunit.enable=1 kunit.autorun=1 kunit.filter_glob=dma-buf-fence-bench"
+	[[ $2 != *irqsoff ]] || args="panic=-1 kunit.enable=0"
 	case $2 in
 	um)
 		# shellcheck disable=SC2086
@@ -70,7 +72,8 @@ boot() {
 	count*)	set -- -smp 1 -accel tcg,thread=single -icount shift=0,sleep=off ;;
 	*)	set -- -smp 2 -accel tcg,thread=multi ;;
 	esac
-	exec timeout -k 5 1200 "$qemu" -machine virt -cpu max -m 1G "$@" -display none -monitor none -nic none \
+	exec timeout -k 5 1200 "$qemu" -machine virt -cpu max -m 1G "$@" \
+		-global virtio-mmio.force-legacy=false -device virtio-gpu-device -display none -monitor none -nic none \
 		-serial "file:$log" -no-reboot -kernel "$out/arch/arm64/boot/Image" -initrd "$initramfs" \
 		-append "console=ttyAMA0 $args vkms.create_default_dev=0 selftest=fence_bench selftest_timeout=900"
 }
@@ -97,13 +100,15 @@ SCOPE='' SERIES=none "$top/scripts/stack.py" tree --keep
 lts_tree
 
 for kernel in series base lts; do arm64 $kernel; guest_kernel; done
-# One option apart: what it does not concern is built.
+# Few options apart: what they do not concern is built.
 for kernel in series base; do
 	arm64 $kernel
 	like=$out
-	arm64-debug $kernel
-	[ -f "$out/vmlinux" ] || { rm -rf "$out"; cp -a "$like" "$out"; }
-	guest_kernel
+	for config in arm64-debug arm64-irqsoff; do
+		$config $kernel
+		[ -f "$out/vmlinux" ] || { rm -rf "$out"; cp -a "$like" "$out"; }
+		guest_kernel
+	done
 done
 for kernel in series base; do um $kernel; guest_kernel; done
 # The same program for all, so that what it costs itself is the same.
@@ -116,6 +121,8 @@ rm -rf "$results"
 mkdir -p "$results"
 measure count arm64 2 series base lts
 measure count-debug arm64-debug 2 series base
+measure count-irqsoff arm64-irqsoff 1 series base
+measure irqsoff arm64-irqsoff 1 series base
 measure arm64 arm64 "$rounds" series base lts
 measure um um "$rounds" series base
 
@@ -129,6 +136,7 @@ for log in "$results"/*.log; do
 		seen[word[2], word[3], word[5]]++ { next }
 		word[2] == "bytes" && instrument == "count" { print "bytes", kernel, word[3], "-", word[4] }
 		word[2] == "op" { print instrument, kernel, word[3], word[5], word[7] }
+		word[8] == "off" { print "off-" instrument, kernel, word[3], word[5], word[9] }
 		word[8] == "gp" && instrument == "count" { print "periods", kernel, word[3], word[5], word[9] }
 		word[10] == "waits" && instrument == "count" { print "waits", kernel, word[3], word[5], word[11] }'
 done >"$results/figures"

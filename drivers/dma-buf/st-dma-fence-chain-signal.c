@@ -289,10 +289,9 @@ static void chain_test_end(struct kunit *test, struct chain_test *t)
 	KUNIT_ASSERT_EQ(test, atomic_read(&t->released), t->n);
 }
 
-/* The callbacks of links that wait for a member which has not signaled. */
-static size_t callbacks(struct chain_test *t, unsigned int i)
+/* The callbacks of who waits for a fence which has not signaled. */
+static size_t callbacks(struct dma_fence *fence)
 {
-	struct dma_fence *fence = &t->members[i]->base;
 	unsigned long flags;
 	size_t n;
 
@@ -315,7 +314,8 @@ static void oldest_last(struct kunit *test, int first, int last, bool at_once)
 
 	signal_members(t, first, last, at_once);
 	KUNIT_EXPECT_EQ(test, atomic_read(&t->signaled), 0);
-	KUNIT_EXPECT_LE(test, callbacks(t, 0), 2);
+	KUNIT_EXPECT_LE(test, callbacks(&t->members[0]->base), 2);
+	KUNIT_EXPECT_LE(test, callbacks(t->links[0]), 2);
 	KUNIT_EXPECT_LE(test, atomic_read(&t->asked), 2 * LINKS);
 
 	signal_member(t, 0);
@@ -612,7 +612,7 @@ static void enabled_behind_a_waiter(struct kunit *test)
 						     link_first), 0);
 	signal_members(t, 1, 0, false);
 	KUNIT_EXPECT_EQ(test, atomic_read(&t->signaled), 0);
-	KUNIT_EXPECT_LE(test, callbacks(t, 0), 2);
+	KUNIT_EXPECT_LE(test, callbacks(&t->members[0]->base), 2);
 
 	signal_member(t, 0);
 	chain_test_end(test, t);
@@ -639,7 +639,7 @@ static void garbage_is_collected(struct kunit *test)
 	migrate_enable();
 	/* All but the oldest, and that of the link itself. */
 	KUNIT_EXPECT_EQ(test, atomic_read(&t->released), LINKS - 2);
-	KUNIT_EXPECT_EQ(test, callbacks(t, 0), 1);
+	KUNIT_EXPECT_EQ(test, callbacks(&t->members[0]->base), 1);
 
 	chain_test_end(test, t);
 }

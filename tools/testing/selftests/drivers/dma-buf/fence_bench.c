@@ -1,21 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What does it cost to ask a fence from userspace, and to take its device away?
+ * What does it cost to ask a fence from userspace, to wait for each point of a
+ * timeline, and to take a device away?
  *
  * The program calls SYNC_IOC_FILE_INFO and poll() for fences of sw_sync, pending
- * and signaled, alone and from two CPUs at once, and unbinds vkms devices that
- * have one CRTC and that have 16. Each line of its output is a median:
+ * and signaled, alone and from two CPUs at once. It waits for each of n points of
+ * a syncobj with SYNCOBJ_EVENTFD, whose fences are of one timeline of sw_sync, or
+ * of as many, and signals them. And it unbinds vkms devices that have one CRTC
+ * and that have 16. Each line of its output is a median, or for points one run:
  *
  *	bench op=file-info-signaled kind=sw_sync ps=N
+ *	bench op=points-1000-backwards kind=syncobj ps=N off=N
  *	bench op=unbind-16 kind=vkms ps=N gp=N waits=N
  *
- * in picoseconds per call; for two CPUs, of both together. gp is how many RCU
- * grace periods ended during the unbind, and waits how often it waited for one,
- * where the kernel has CONFIG_RCU_TRACE.
+ * in picoseconds per call; for two CPUs, of both together; for points, from the
+ * first signal to the last event of all. off is how long interrupts were off at
+ * most, in picoseconds, where the kernel has CONFIG_IRQSOFF_TRACER. gp is how many
+ * RCU grace periods ended during the unbind, and waits how often it waited for
+ * one, where the kernel has CONFIG_RCU_TRACE.
  *
  * It is no test: nothing fails because it is slow. It goes with the KUnit suite
  * dma-buf-fence-bench, for what that cannot call. Run it as root, on a kernel
- * with CONFIG_SW_SYNC and CONFIG_DRM_VKMS: ./fence_bench
+ * with CONFIG_SW_SYNC, CONFIG_DRM_VKMS and a device that has syncobjs with
+ * timelines, like virtio-gpu: ./fence_bench
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -26,9 +33,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+#include <drm/drm.h>
 
 #include "out_fence_util.h"
 
@@ -201,8 +212,6 @@ static bool put(const char *path, const char *text, int flags)
 
 static bool count_start(void)
 {
-	if (access(GP_EVENT, W_OK))
-		mount("none", TRACING, "tracefs", 0, NULL);
 	return put(TRACING "/trace", "", O_TRUNC) && put(GP_EVENT, "1", 0) &&
 	       put(WAIT_EVENT, "1", 0);
 }
@@ -232,6 +241,156 @@ static void count_end(__u64 *periods, __u64 *waits)
 	}
 	if (file)
 		fclose(file);
+}
+
+/* ---- points of a timeline ---- */
+
+#define LATENCY	TRACING "/tracing_max_latency"
+
+static bool longest_start(void)
+{
+	return put(TRACING "/current_tracer", "irqsoff", O_TRUNC) &&
+	       put(LATENCY, "0", O_TRUNC);
+}
+
+/* In picoseconds. */
+static __u64 longest_end(void)
+{
+	unsigned long long us = 0;
+	FILE *file = fopen(LATENCY, "r");
+
+	if (!file || fscanf(file, "%llu", &us) != 1)
+		us = 0;
+	if (file)
+		fclose(file);
+	put(TRACING "/current_tracer", "nop", O_TRUNC);
+	return us * 1000000;
+}
+
+/* Adds @fence to the timeline, takes it over, and waits for it with @event. */
+static const char *point_add(int drm, __u32 timeline, __u32 binary, int fence,
+			     __u64 point, int event)
+{
+	struct drm_syncobj_handle import = {
+		.handle = binary,
+		.flags = DRM_SYNCOBJ_FD_TO_HANDLE_FLAGS_IMPORT_SYNC_FILE,
+		.fd = fence,
+	};
+	struct drm_syncobj_transfer transfer = {
+		.src_handle = binary,
+		.dst_handle = timeline,
+		.dst_point = point,
+	};
+	struct drm_syncobj_eventfd wait = {
+		.handle = timeline,
+		.point = point,
+		.fd = event,
+	};
+	bool failed;
+
+	failed = ioctl(drm, DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE, &import) ||
+		 ioctl(drm, DRM_IOCTL_SYNCOBJ_TRANSFER, &transfer) ||
+		 ioctl(drm, DRM_IOCTL_SYNCOBJ_EVENTFD, &wait);
+	close(fence);
+	return failed ? wrong("point %llu: %m", point) : NULL;
+}
+
+/*
+ * Signals @n fences of @timelines, with one call if that is one, else the first or
+ * the last before the others.
+ */
+static const char *points_run(int drm, unsigned int n, unsigned int timelines,
+			      bool backwards, const char *name)
+{
+	struct drm_syncobj_create timeline = {}, binary = {};
+	__u64 start, ns, got, seen = 0, off = 0;
+	const char *why = NULL;
+	unsigned int i;
+	bool traced;
+	int *sync;
+	int event;
+
+	sync = calloc(timelines, sizeof(*sync));
+	event = eventfd(0, EFD_CLOEXEC);
+	if (!sync || event < 0 ||
+	    ioctl(drm, DRM_IOCTL_SYNCOBJ_CREATE, &timeline) ||
+	    ioctl(drm, DRM_IOCTL_SYNCOBJ_CREATE, &binary))
+		return wrong("cannot make a syncobj: %m");
+	for (i = 0; i < timelines; i++) {
+		sync[i] = timeline_open();
+		if (sync[i] < 0)
+			return wrong("no timeline of sw_sync: %m");
+	}
+	for (i = 0; !why && i < n; i++) {
+		int fence = timelines == 1 ? timeline_fence(sync[0], i + 1) :
+					     timeline_fence(sync[i], 1);
+
+		if (fence < 0)
+			return wrong("no fence of sw_sync: %m");
+		why = point_add(drm, timeline.handle, binary.handle, fence, i + 1,
+				event);
+	}
+	if (why)
+		return why;
+
+	traced = longest_start();
+	start = now_ns();
+	if (timelines == 1) {
+		timeline_inc(sync[0], n);
+	} else {
+		for (i = 0; i < n; i++)
+			timeline_inc(sync[backwards ? n - 1 - i : i], 1);
+	}
+	while (seen < n && read(event, &got, sizeof(got)) == sizeof(got))
+		seen += got;
+	ns = now_ns() - start;
+	if (traced)
+		off = longest_end();
+	if (seen != n)
+		return wrong("%llu of %u events", seen, n);
+
+	printf("bench op=points-%u-%s kind=syncobj ps=%llu", n, name, ns * 1000);
+	if (traced)
+		printf(" off=%llu", off);
+	printf("\n");
+	fflush(stdout);
+
+	for (i = 0; i < timelines; i++)
+		close(sync[i]);
+	free(sync);
+	close(event);
+	if (ioctl(drm, DRM_IOCTL_SYNCOBJ_DESTROY,
+		  &(struct drm_syncobj_destroy){ .handle = timeline.handle }) ||
+	    ioctl(drm, DRM_IOCTL_SYNCOBJ_DESTROY,
+		  &(struct drm_syncobj_destroy){ .handle = binary.handle }))
+		return wrong("cannot destroy a syncobj: %m");
+	return NULL;
+}
+
+static const char *bench_points(void)
+{
+	static const unsigned int sizes[] = { 100, 400, 1000, 4000 };
+	static const struct rlimit files = { 8192, 8192 };
+	const char *why = NULL;
+	unsigned int i, n;
+	int drm;
+
+	drm = open_syncobj_device();
+	if (drm < 0)
+		return wrong("no device that has syncobjs with timelines");
+	if (setrlimit(RLIMIT_NOFILE, &files))
+		return wrong("cannot open %llu files: %m",
+			     (unsigned long long)files.rlim_cur);
+	for (i = 0; !why && i < sizeof(sizes) / sizeof(*sizes); i++) {
+		n = sizes[i];
+		why = points_run(drm, n, 1, false, "at-once");
+		if (!why)
+			why = points_run(drm, n, n, false, "forwards");
+		if (!why)
+			why = points_run(drm, n, n, true, "backwards");
+	}
+	close(drm);
+	return why;
 }
 
 /* ---- a device that goes away ---- */
@@ -277,9 +436,14 @@ int main(void)
 	const char *why;
 	int skipped = 0;
 
+	if (access(GP_EVENT, F_OK))
+		mount("none", TRACING, "tracefs", 0, NULL);
 	why = bench_sw_sync();
 	if (why)
 		skipped += printf("# SKIP sw_sync: %s\n", why);
+	why = bench_points();
+	if (why)
+		skipped += printf("# SKIP points: %s\n", why);
 	why = bench_unbind(1);
 	if (!why)
 		why = bench_unbind(16);
