@@ -9,12 +9,14 @@
 #include <linux/dma-fence.h>
 #include <linux/dma-fence-array.h>
 #include <linux/dma-fence-chain.h>
+#include <linux/dma-fence-unwrap.h>
 #include <linux/dma-resv.h>
 #include <linux/fcntl.h>
 #include <linux/fdtable.h>
 #include <linux/file.h>
 #include <linux/mman.h>
 #include <linux/module.h>
+#include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/sync_file.h>
@@ -644,6 +646,55 @@ static void test_import_shared(struct kunit *test)
 	dma_fence_put(array);
 }
 
+/* What a merge makes of @links times the same members if its caller is killed. */
+static void merge_killed(struct kunit *test, unsigned int links,
+			 unsigned int signaled, bool merges)
+{
+	struct dma_fence *fences[SHARED_SZ], *array, *chain = NULL, *merged;
+	unsigned int i;
+
+	for (i = 0; i < SHARED_SZ; i++)
+		fences[i] = mock_fence(test);
+	array = mock_array(test, SHARED_SZ, fences);
+	for (i = 0; i < links; i++)
+		chain = mock_chain(test, chain, array);
+	for (i = 0; i < signaled; i++)
+		dma_fence_signal(fences[i]);
+
+	allow_signal(SIGKILL);
+	send_sig(SIGKILL, current, 1);
+	merged = dma_fence_unwrap_merge(chain);
+	flush_signals(current);
+	disallow_signal(SIGKILL);
+	KUNIT_EXPECT_EQ(test, !!merged, merges);
+	dma_fence_put(merged);
+
+	merged = dma_fence_unwrap_merge(chain);
+	KUNIT_EXPECT_NOT_NULL(test, merged);
+	dma_fence_put(merged);
+
+	dma_fence_put(chain);
+	KUNIT_EXPECT_EQ(test, kref_read(&array->refcount), 1);
+	for (i = signaled; i < SHARED_SZ; i++)
+		dma_fence_signal(fences[i]);
+	dma_fence_put(array);
+}
+
+static void test_merge_killed(struct kunit *test)
+{
+	merge_killed(test, SZ_16K / SHARED_SZ, 0, false);
+}
+
+static void test_merge_killed_signaled(struct kunit *test)
+{
+	merge_killed(test, SZ_16K / SHARED_SZ, SHARED_SZ - 1, false);
+}
+
+static void test_merge_killed_few(struct kunit *test)
+{
+	merge_killed(test, 4, 0, true);
+}
+
 static struct kunit_case sync_file_cases[] = {
 	KUNIT_CASE(test_file_info_count),
 	KUNIT_CASE(test_file_info_fill),
@@ -654,6 +705,9 @@ static struct kunit_case sync_file_cases[] = {
 	KUNIT_CASE(test_merge_error),
 	KUNIT_CASE(test_merge_fails_meanwhile),
 	KUNIT_CASE(test_import_shared),
+	KUNIT_CASE(test_merge_killed),
+	KUNIT_CASE(test_merge_killed_signaled),
+	KUNIT_CASE(test_merge_killed_few),
 	{}
 };
 
