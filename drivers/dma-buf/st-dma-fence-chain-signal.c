@@ -449,7 +449,7 @@ static bool settle_in_bh(void)
 
 	irq_work_queue(&work);
 	for (i = 0; i < 100000 && irq_work_is_busy(&work); i++)
-		udelay(10);
+		udelay(5);
 	return !irq_work_is_busy(&work);
 }
 

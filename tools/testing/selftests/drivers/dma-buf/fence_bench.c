@@ -303,6 +303,7 @@ static const char *points_run(int drm, unsigned int n, unsigned int timelines,
 			      bool backwards, const char *name)
 {
 	struct drm_syncobj_create timeline = {}, binary = {};
+	struct drm_syncobj_destroy gone[2] = {};
 	__u64 start, ns, got, seen = 0, off = 0;
 	const char *why = NULL;
 	unsigned int i;
@@ -359,11 +360,12 @@ static const char *points_run(int drm, unsigned int n, unsigned int timelines,
 		close(sync[i]);
 	free(sync);
 	close(event);
-	if (ioctl(drm, DRM_IOCTL_SYNCOBJ_DESTROY,
-		  &(struct drm_syncobj_destroy){ .handle = timeline.handle }) ||
-	    ioctl(drm, DRM_IOCTL_SYNCOBJ_DESTROY,
-		  &(struct drm_syncobj_destroy){ .handle = binary.handle }))
-		return wrong("cannot destroy a syncobj: %m");
+	gone[0].handle = timeline.handle;
+	gone[1].handle = binary.handle;
+	for (i = 0; i < 2; i++) {
+		if (ioctl(drm, DRM_IOCTL_SYNCOBJ_DESTROY, &gone[i]))
+			return wrong("cannot destroy a syncobj: %m");
+	}
 	return NULL;
 }
 
