@@ -114,7 +114,7 @@ def set_goals():
         goal(f"4000 points {order} take at most 12 times as long as 400: {many / few:.1f}", many <= 12 * few)
         goal(f"4000 points {order} turn interrupts off for at most 1 ms: {off / 1e9:.3f}, and {before / 1e9:.3f} without the series", off <= 1e9)
         r = ratio("count", "base", f"points-100-{order}", "syncobj") or math.inf
-        goal(f"100 points {order} take at most 1.02 times as long: {r:.2f}", r <= 1.02)
+        goal(f"100 points {order} take at most 1.05 times as long, with what sw_sync itself takes: {r:.2f}", r <= 1.05)
     one, many, before = (get("waits", *key, "vkms") for key in
                          (("series", "unbind-1"), ("series", "unbind-16"), ("base", "unbind-16")))
     if None in (one, many, before):
