@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # bench.sh: what operations on fences cost with the series, without it, and on Linux
 # 6.12. Boots the three kernels in turn, ROUNDS times with a clock and twice with QEMU
-# counting instructions, and writes build/bench/report.md and .svg. UPDATE=1 copies
-# both to results/. Fails if a goal is missed that does not depend on the machine.
+# counting instructions, and one with the irqsoff tracer. Writes build/bench/report.md
+# and .svg. UPDATE=1 copies both to results/. Fails if a goal is missed that does not
+# depend on the machine.
 . "$(dirname "$0")/common.sh"
 
 rounds=${ROUNDS:-5}
