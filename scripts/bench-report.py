@@ -21,6 +21,9 @@ LIMITS = {"signal": 0.95, "get-status-signaled": 0.3, "wait-signaled": 0.5, "add
           "is-signaled-unsignaled": 1.15}
 TWO_CPUS = {"get-status-signaled": 0.2, "wait-signaled": 0.5}
 POINTS = "at-once", "forwards", "backwards"
+MERGED = 8, 16, 128
+# What has a table of its own.
+APART = "vkms", "syncobj", "sync_file", "frame"
 REASONS = {"is-signaled-unsignaled": ", which asks in an RCU section, so that the issuer does not go meanwhile,"}
 
 values, rows = {}, []
@@ -88,14 +91,19 @@ def worst(instrument, op, kinds=KINDS):
     return max(found, default=(math.inf, "not measured"))
 
 
+def worst_of(instrument, prefix, kind, kernel="series"):
+    return max((statistics.median(found) for (i, k, op, what), found in values.items()
+                if (i, k, what) == (instrument, kernel, kind) and op.startswith(prefix)), default=math.inf)
+
+
 def set_goals():
     # The middle half of differing orders is another half when the timer ticks elsewhere.
     apart = dict.fromkeys(f"{op} ({kind})" for (instrument, _, op, kind), found in values.items()
-                          if instrument == "count" and kind not in ("vkms", "syncobj") and not op.endswith("-shuffled")
+                          if instrument == "count" and kind not in APART and not op.endswith("-shuffled")
                           and max(found) > 1.005 * min(found) + 100)
     goal("the counts of instructions agree" + (": not for " + ", ".join(apart) if apart else ""), not apart)
     over = []
-    for op in dict.fromkeys(op for op, kind in rows if kind not in ("vkms", "syncobj")):
+    for op in dict.fromkeys(op for op, kind in rows if kind not in APART):
         r, kind = worst("count", op, {kind for name, kind in rows if name == op})
         if op != "nothing" and not op.startswith(ACQUIRE) and PRICE.get(re.sub("-[a-z]+$", "", op), 1.02) < r < math.inf:
             over.append(f"{op} {r:.2f}")
@@ -108,6 +116,19 @@ def set_goals():
     for op, limit in TWO_CPUS.items():
         r, kind = worst("um", "2cpu-" + op)
         goal(f"2cpu-{op} takes at most {limit:.2f} times as long: {r:.2f} ({kind})", r <= limit, False)
+    r, n = ratio("count", "base", "frames", "frame") or math.inf, get("count", "series", "frames", "frame") or math.inf
+    goal(f"a frame takes at most 1.02 times the CPU time, {n / 1e6:.0f} us: {r:.2f}", r <= 1.02)
+    r, n = ratio("count", "base", "poll-32", "frame") or math.inf, get("count", "series", "poll-32", "frame") or math.inf
+    goal(f"a loop that polls 32 fences makes at least 0.98 times the frames per second, {1e12 / n:.0f} of virtual time: {1 / r:.2f}",
+         r <= 1 / 0.98)
+    for n in MERGED:
+        most = worst_of("irqs", f"merged-{n}-", "sync_file")
+        goal(f"a sync_file of {n} fences has at most {n // 8} interrupts for irq_work: {most:.0f}", most <= n // 8)
+        most, before = (worst_of("off-count-irqsoff", f"merged-{n}-", "sync_file", k) for k in ("series", "base"))
+        goal(f"a sync_file of {n} fences turns interrupts off for at most 0.05 ms: {most / 1e9:.3f}, "
+             f"and {before / 1e9:.3f} without the series", most <= 5e7)
+    most = get("off-count-irqsoff", "series", "points-4000-late", "syncobj") or math.inf
+    goal(f"4000 points late turn interrupts off for at most 1 ms: {most / 1e9:.3f}", most <= 1e9)
     for order in POINTS:
         few, many = (get("count", "series", f"points-{n}-{order}", "syncobj") or math.inf for n in (400, 4000))
         off, before = (get("off-count-irqsoff", k, f"points-4000-{order}", "syncobj") or math.inf for k in ("series", "base"))
@@ -144,7 +165,7 @@ def plot(path, title):
     for op, kind in rows:
         instrument = "um" if op.startswith("2cpu-") else "count"
         r = ratio(instrument, "base", op, kind)
-        if op != "nothing" and kind not in ("vkms", "syncobj") and r:
+        if op != "nothing" and kind not in APART and r:
             shown.setdefault((op, instrument), []).append((kind, r))
     ratios = [r for dots in shown.values() for _, r in dots]
     low, high = math.log(min(ratios) / 1.1), math.log(max(*ratios, 2) * 1.1)
@@ -199,13 +220,25 @@ def main(directory, title):
         out.write("## Goals\n\n" + "".join(f"- {g}\n" for g in goals) + "\n")
         out.write("## One CPU\n\n" + table(
             (("count", "instructions", ("lts", "base")), ("um", "ns", ("base",))),
-            lambda op, kind: kind not in ("-", "text", "vkms", "syncobj") and not op.startswith("2cpu-")))
+            lambda op, kind: kind not in ("-", "text", *APART) and not op.startswith("2cpu-")))
         out.write("## One CPU, with CONFIG_DMABUF_DEBUG\n\n" + table(
             (("count-debug", "instructions", ("base",)),), lambda op, kind: op in LIMITS))
         out.write("## Two CPUs, the same fence, ns per operation of both\n\n" + table(
             (("um", "UML", ("base",)), ("arm64", "arm64", ("lts", "base"))), lambda op, kind: op.startswith("2cpu-")))
+        out.write("## Frames\n\nOf vkms, with an out-fence and two fences merged to wait for, CPU time; and of a loop that polls 32\n"
+                  "fences, one of which signals.\n\n" + table(
+            (("count", "us of virtual time", ("lts", "base")), ("arm64", "us", ("lts", "base"))),
+            lambda op, kind: kind == "frame", 1e6))
+        out.write("## A sync_file of many fences, merged one after the other\n\n" + table(
+            (("irqs", "interrupts for irq_work", ("lts", "base")),), lambda op, kind: kind == "sync_file", 1, "%.0f"))
+        out.write(table(
+            (("count", "us of virtual time", ("lts", "base")), ("arm64", "us", ("lts", "base"))),
+            lambda op, kind: kind == "sync_file", 1e6))
+        out.write("The longest time with interrupts off, by the irqsoff tracer:\n\n" + table(
+            (("off-count-irqsoff", "us of virtual time", ("base",)), ("off-irqsoff", "us", ("base",))),
+            lambda op, kind: kind == "sync_file", 1e6))
         out.write("## Unbind of a vkms device\n\n" + table(
-            (("waits", "waits", ("base",)), ("periods", "grace periods", ("base",))), lambda op, kind: kind == "vkms", 1, "%.0f"))
+            (("waits", "waits", ("base",)), ("gp", "grace periods", ("base",))), lambda op, kind: kind == "vkms", 1, "%.0f"))
         out.write(table((("arm64", "ms", ("base",)), ("count", "ms of virtual time", ("base",))), lambda op, kind: kind == "vkms", 1e9))
         out.write("## Points of a timeline, each waited for with SYNCOBJ_EVENTFD\n\n" + table(
             (("count", "ms of virtual time", ("lts", "base")), ("arm64", "ms", ("lts", "base"))),

@@ -49,7 +49,7 @@ guest_configure() {
 }
 
 guest_userspace() {
-	local arch=$guest_arch modules name dir
+	local arch=$guest_arch modules built name dir
 	case $arch in um|x86_64) arch=x86 ;; esac
 	rm -rf "$root"
 	mkdir -p "$root/dev"
@@ -63,11 +63,12 @@ guest_userspace() {
 			KHDR_INCLUDES="-isystem $out.headers/usr/include" LDFLAGS=-static "$out/$name" &&
 		cp "$out/$name" "$root/" || return 1
 	done
-	if [ -f "$out/modules.order" ]; then
-		modules=$root/lib/modules/$(cat "$out/include/config/kernel.release")
+	for built in "$out" "${modules_of[@]-}"; do
+		[ -f "$built/modules.order" ] || continue
+		modules=$root/lib/modules/$(cat "$built/include/config/kernel.release")
 		mkdir -p "$modules"
-		sed "s|^|$out/|; s|\.o$|.ko|" "$out/modules.order" | xargs -r cp -t "$modules"
-	fi
+		sed "s|^|$built/|; s|\.o$|.ko|" "$built/modules.order" | xargs -r cp -t "$modules"
+	done
 	(cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$out/initramfs.cpio"
 }
 

@@ -35,6 +35,8 @@ struct mock_fence {
 	struct dma_fence base;
 	/* To signal when the name of this fence is asked for. */
 	struct dma_fence *when_named;
+	/* Who asks this fence while this is locked is killed. */
+	struct dma_resv *killed_under;
 };
 
 static const char *mock_driver_name(struct dma_fence *f)
@@ -52,9 +54,20 @@ static const char *mock_timeline_name(struct dma_fence *f)
 	return "mock timeline";
 }
 
+static bool mock_signaled(struct dma_fence *f)
+{
+	struct mock_fence *mock = container_of(f, struct mock_fence, base);
+
+	if (mock->killed_under && dma_resv_is_locked(mock->killed_under))
+		send_sig(SIGKILL, current, 1);
+
+	return false;
+}
+
 static const struct dma_fence_ops mock_ops = {
 	.get_driver_name = mock_driver_name,
 	.get_timeline_name = mock_timeline_name,
+	.signaled = mock_signaled,
 };
 
 static struct dma_fence *mock_fence(struct kunit *test)
@@ -580,16 +593,56 @@ static void test_merge_fails_meanwhile(struct kunit *test)
 	dma_fence_put(fence);
 }
 
+static struct dma_buf *mock_dma_buf(struct kunit *test)
+{
+	DEFINE_DMA_BUF_EXPORT_INFO(exp_info);
+	struct dma_buf *dmabuf;
+
+	exp_info.ops = &mock_dma_buf_ops;
+	exp_info.size = PAGE_SIZE;
+	exp_info.priv = test;
+	dmabuf = dma_buf_export(&exp_info);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dmabuf);
+	return dmabuf;
+}
+
+/* The ioctl itself, for what it returns. */
+static long import(struct kunit *test, struct user_mem *user,
+		   struct dma_buf *dmabuf, struct sync_file *sync_file)
+{
+	struct dma_buf_import_sync_file arg = { .flags = DMA_BUF_SYNC_RW };
+	long ret;
+
+	arg.fd = mock_fd(test, sync_file);
+	KUNIT_ASSERT_EQ(test, 0, copy_to_user(user->info, &arg, sizeof(arg)));
+	ret = dmabuf->file->f_op->unlocked_ioctl(dmabuf->file,
+						 DMA_BUF_IOCTL_IMPORT_SYNC_FILE,
+						 (unsigned long)user->info);
+	close_fd(arg.fd);
+	return ret;
+}
+
+/* How many fences have been imported. */
+static unsigned int count_imported(struct dma_buf *dmabuf)
+{
+	struct dma_resv_iter cursor;
+	struct dma_fence *fence;
+	unsigned int n = 0;
+
+	dma_resv_lock(dmabuf->resv, NULL);
+	dma_resv_for_each_fence(&cursor, dmabuf->resv, DMA_RESV_USAGE_WRITE,
+				fence)
+		n++;
+	dma_resv_unlock(dmabuf->resv);
+	return n;
+}
+
 /* An importer needs room for the contexts of a sync_file, not for its members. */
 static void test_import_shared(struct kunit *test)
 {
 	/* One more than half of what kmalloc() has room for, so twice that. */
 	const size_t links = KMALLOC_MAX_SIZE / sizeof(void *) / 2 / SHARED_SZ + 1;
 	struct dma_fence *fences[SHARED_SZ], *fence, *array, *chain = NULL;
-	struct dma_buf_import_sync_file import = {
-		.flags = DMA_BUF_SYNC_RW,
-	};
-	DEFINE_DMA_BUF_EXPORT_INFO(exp_info);
 	struct sync_file *sync_file;
 	struct dma_resv_iter cursor;
 	struct dma_buf *dmabuf;
@@ -599,12 +652,7 @@ static void test_import_shared(struct kunit *test)
 	if (KMALLOC_MAX_SIZE > SZ_16M)
 		kunit_skip(test, "takes too much memory with pages of this size");
 
-	exp_info.ops = &mock_dma_buf_ops;
-	exp_info.size = PAGE_SIZE;
-	exp_info.priv = test;
-	dmabuf = dma_buf_export(&exp_info);
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dmabuf);
-
+	dmabuf = mock_dma_buf(test);
 	for (i = 0; i < SHARED_SZ; i++)
 		fences[i] = mock_fence(test);
 	array = mock_array(test, SHARED_SZ, fences);
@@ -613,14 +661,8 @@ static void test_import_shared(struct kunit *test)
 	sync_file = mock_sync_file(test, chain);
 
 	user = user_alloc(test, 1);
-	import.fd = mock_fd(test, sync_file);
-	KUNIT_ASSERT_EQ(test, 0, copy_to_user(user.info, &import,
-					      sizeof(import)));
 	kunit_warning_suppress(test) {
-		KUNIT_EXPECT_EQ(test,
-				dmabuf->file->f_op->unlocked_ioctl(dmabuf->file,
-								   DMA_BUF_IOCTL_IMPORT_SYNC_FILE,
-								   (unsigned long)user.info),
+		KUNIT_EXPECT_EQ(test, import(test, &user, dmabuf, sync_file),
 				0);
 		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 0);
 	}
@@ -636,13 +678,52 @@ static void test_import_shared(struct kunit *test)
 	dma_resv_unlock(dmabuf->resv);
 	KUNIT_EXPECT_EQ(test, i, SHARED_SZ);
 
-	close_fd(import.fd);
 	flush_delayed_fput();
 	__fput_sync(dmabuf->file);
 	__fput_sync(sync_file->file);
 	dma_fence_put(chain);
 	for (i = 0; i < SHARED_SZ; i++)
 		dma_fence_signal(fences[i]);
+	dma_fence_put(array);
+}
+
+/* Who is killed with the buffer locked does not add all fences before that. */
+static void test_import_killed(struct kunit *test)
+{
+	struct dma_fence *fences[SHARED_SZ], *array;
+	struct sync_file *sync_file;
+	struct mock_fence *killer;
+	struct dma_buf *dmabuf;
+	struct user_mem user;
+	unsigned int i;
+
+	dmabuf = mock_dma_buf(test);
+	for (i = 0; i < SHARED_SZ; i++)
+		fences[i] = mock_fence(test);
+	array = mock_array(test, SHARED_SZ, fences);
+	sync_file = mock_sync_file(test, array);
+	user = user_alloc(test, 1);
+
+	killer = container_of(fences[0], struct mock_fence, base);
+	killer->killed_under = dmabuf->resv;
+	allow_signal(SIGKILL);
+	KUNIT_EXPECT_EQ(test, import(test, &user, dmabuf, sync_file), -EINTR);
+	flush_signals(current);
+	disallow_signal(SIGKILL);
+	killer->killed_under = NULL;
+	KUNIT_EXPECT_LT(test, count_imported(dmabuf), SHARED_SZ);
+
+	KUNIT_EXPECT_EQ(test, import(test, &user, dmabuf, sync_file), 0);
+	KUNIT_EXPECT_EQ(test, count_imported(dmabuf), SHARED_SZ);
+
+	flush_delayed_fput();
+	__fput_sync(dmabuf->file);
+	__fput_sync(sync_file->file);
+	KUNIT_EXPECT_EQ(test, kref_read(&array->refcount), 1);
+	for (i = 0; i < SHARED_SZ; i++) {
+		KUNIT_EXPECT_EQ(test, kref_read(&fences[i]->refcount), 1);
+		dma_fence_signal(fences[i]);
+	}
 	dma_fence_put(array);
 }
 
@@ -705,6 +786,7 @@ static struct kunit_case sync_file_cases[] = {
 	KUNIT_CASE(test_merge_error),
 	KUNIT_CASE(test_merge_fails_meanwhile),
 	KUNIT_CASE(test_import_shared),
+	KUNIT_CASE(test_import_killed),
 	KUNIT_CASE(test_merge_killed),
 	KUNIT_CASE(test_merge_killed_signaled),
 	KUNIT_CASE(test_merge_killed_few),

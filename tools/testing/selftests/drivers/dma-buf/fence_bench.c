@@ -1,23 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What does it cost to ask a fence from userspace, to wait for each point of a
- * timeline, and to take a device away?
+ * What does it cost to ask a fence from userspace, to display frames, to wait
+ * for each point of a timeline, and to take a device away?
  *
  * The program calls SYNC_IOC_FILE_INFO and poll() for fences of sw_sync, pending
- * and signaled, alone and from two CPUs at once. It waits for each of n points of
- * a syncobj with SYNCOBJ_EVENTFD, whose fences are of one timeline of sw_sync, or
- * of as many, and signals them. And it unbinds vkms devices that have one CRTC
- * and that have 16. Each line of its output is a median, or for points one run:
+ * and signaled, alone and from two CPUs at once. In a loop it polls 32 of them, of
+ * which it signals and replaces one. It flips pages of vkms, with an out-fence and
+ * an in-fence that is merged of two. It polls a sync_file that is merged of n, and
+ * waits for each of n points of a syncobj with SYNCOBJ_EVENTFD, whose fences are of
+ * one timeline of sw_sync, or of as many, and signals them; for points-n-late it
+ * waits for the last point first, when all are there. And it unbinds vkms devices
+ * that have one CRTC and that have 16. Each line of its output is a median, or for
+ * frames, arrays and points one run:
  *
  *	bench op=file-info-signaled kind=sw_sync ps=N
+ *	bench op=frames kind=frame ps=N
+ *	bench op=merged-128-backwards kind=sync_file ps=N off=N irqs=N
  *	bench op=points-1000-backwards kind=syncobj ps=N off=N
  *	bench op=unbind-16 kind=vkms ps=N gp=N waits=N
  *
- * in picoseconds per call; for two CPUs, of both together; for points, from the
- * first signal to the last event of all. off is how long interrupts were off at
- * most, in picoseconds, where the kernel has CONFIG_IRQSOFF_TRACER. gp is how many
- * RCU grace periods ended during the unbind, and waits how often it waited for
- * one, where the kernel has CONFIG_RCU_TRACE.
+ * in picoseconds per call; for two CPUs, of both together; for frames, of CPU time;
+ * for merged and points, from the first signal to the last event of all. off is how
+ * long interrupts were off at most, in picoseconds, where the kernel has
+ * CONFIG_IRQSOFF_TRACER, and irqs how many interrupts there were for irq_work. gp is
+ * how many RCU grace periods ended during the unbind, and waits how often it waited
+ * for one, where the kernel has CONFIG_RCU_TRACE.
  *
  * It is no test: nothing fails because it is slow. It goes with the KUnit suite
  * dma-buf-fence-bench, for what that cannot call. Run it as root, on a kernel
@@ -46,6 +53,10 @@
 #define BATCHES		51
 #define CALLS		200
 #define UNBINDS		9
+#define FRAMES		10000
+#define POLLED		32
+#define POLLS		2000
+#define MAX_MERGED	128
 
 #define TRACING		"/sys/kernel/tracing"
 #define GP_EVENT	TRACING "/events/rcu/rcu_grace_period/enable"
@@ -196,6 +207,128 @@ static const char *bench_sw_sync(void)
 	return why;
 }
 
+/* ---- frames ---- */
+
+/* Each frame one of many fences signals, and another one takes its place. */
+static const char *bench_polls(void)
+{
+	struct pollfd polled[POLLED];
+	int timeline[POLLED];
+	unsigned int i, at;
+	__u64 start, ns;
+
+	for (i = 0; i < POLLED; i++) {
+		timeline[i] = timeline_open();
+		polled[i].fd = timeline_fence(timeline[i], 1);
+		polled[i].events = POLLIN;
+		if (polled[i].fd < 0)
+			return wrong("no fence of sw_sync: %m");
+	}
+	start = now_ns();
+	for (i = 0; i < POLLS; i++) {
+		at = i % POLLED;
+		timeline_inc(timeline[at], 1);
+		if (poll(polled, POLLED, -1) != 1 || !polled[at].revents)
+			return "another fence has signaled";
+		close(polled[at].fd);
+		polled[at].fd = timeline_fence(timeline[at], i / POLLED + 2);
+	}
+	ns = now_ns() - start;
+	for (i = 0; i < POLLED; i++) {
+		close(polled[i].fd);
+		close(timeline[i]);
+	}
+	printf("bench op=poll-%u kind=frame ps=%llu\n", POLLED,
+	       ns * 1000 / POLLS);
+	return NULL;
+}
+
+/* How long all CPUs together were idle. */
+static __u64 idle_ns(void)
+{
+	double up, idle = 0;
+	FILE *file = fopen("/proc/uptime", "r");
+
+	if (file) {
+		if (fscanf(file, "%lf %lf", &up, &idle) != 2)
+			idle = 0;
+		fclose(file);
+	}
+	return idle * NSEC_PER_SEC;
+}
+
+static int merge_fds(int fd, int fd2)
+{
+	struct sync_merge_data data = { .name = "merged", .fd2 = fd2 };
+
+	return ioctl(fd, SYNC_IOC_MERGE, &data) ? -1 : data.fence;
+}
+
+static const char *frame_run(struct display *d, const int *timeline,
+			     unsigned int frame)
+{
+	int fence[2], in, i, ret;
+	__s32 out = -1;
+	__u32 objects[] = { d->pipes[0].crtc, d->pipes[0].plane };
+	__u32 counts[] = { 1, 2 };
+	__u32 props[] = { d->out_fence_prop, d->fb_prop, d->in_fence_prop };
+	__u64 values[] = { (uintptr_t)&out, d->fb[frame & 1], 0 };
+	struct drm_mode_atomic atomic = {
+		.flags = DRM_MODE_ATOMIC_NONBLOCK,
+		.count_objs = 2,
+		.objs_ptr = (uintptr_t)objects,
+		.count_props_ptr = (uintptr_t)counts,
+		.props_ptr = (uintptr_t)props,
+		.prop_values_ptr = (uintptr_t)values,
+	};
+
+	for (i = 0; i < 2; i++)
+		fence[i] = timeline_fence(timeline[i], frame + 1);
+	in = merge_fds(fence[0], fence[1]);
+	if (in < 0)
+		return wrong("merge: %m");
+	values[2] = in;
+	/* EBUSY: the commit before has signaled, but is not through yet */
+	do
+		ret = ioctl(d->fd, DRM_IOCTL_MODE_ATOMIC, &atomic);
+	while (ret && errno == EBUSY && !sched_yield());
+	if (ret)
+		return wrong("flip: %m");
+	for (i = 0; i < 2; i++) {
+		timeline_inc(timeline[i], 1);
+		close(fence[i]);
+	}
+	close(in);
+	if (!is_ready(out, POLLIN, WAIT_MS))
+		return wrong("frame %u never came", frame);
+	close(out);
+	return NULL;
+}
+
+static const char *bench_frames(void)
+{
+	int timeline[2] = { timeline_open(), timeline_open() };
+	struct display d = {};
+	const char *why;
+	unsigned int i;
+	__u64 ns, cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	int kmsg;
+
+	why = display_prepare(&d, &kmsg);
+	why = why ?: display_start(&d, FAST_HZ);
+	ns = now_ns() * cpus - idle_ns();
+	for (i = 0; !why && i < FRAMES; i++)
+		why = frame_run(&d, timeline, i);
+	if (why)
+		return why;
+	ns = now_ns() * cpus - idle_ns() - ns;
+	printf("bench op=frames kind=frame ps=%llu\n", ns * 1000 / FRAMES);
+	close(timeline[0]);
+	close(timeline[1]);
+	close(kmsg);
+	return display_destroy(&d);
+}
+
 /* ---- grace periods ---- */
 
 static bool put(const char *path, const char *text, int flags)
@@ -243,7 +376,7 @@ static void count_end(__u64 *periods, __u64 *waits)
 		fclose(file);
 }
 
-/* ---- points of a timeline ---- */
+/* ---- interrupts ---- */
 
 #define LATENCY	TRACING "/tracing_max_latency"
 
@@ -267,9 +400,124 @@ static __u64 longest_end(void)
 	return us * 1000000;
 }
 
-/* Adds @fence to the timeline, takes it over, and waits for it with @event. */
+/* How many interrupts there were for irq_work. */
+static __u64 count_irqs(void)
+{
+	FILE *file = fopen("/proc/interrupts", "r");
+	unsigned long long n, all = 0;
+	char line[512], *at, *end;
+
+	while (file && fgets(line, sizeof(line), file)) {
+		if (!strstr(line, "IRQ work interrupts"))
+			continue;
+		for (at = strchr(line, ':') + 1;; at = end) {
+			n = strtoull(at, &end, 10);
+			if (end == at)
+				break;
+			all += n;
+		}
+	}
+	if (file)
+		fclose(file);
+	return all;
+}
+
+/* ---- many fences in a sync_file ---- */
+
+/* The same as in the KUnit suite dma-buf-fence-bench. */
+static unsigned int signaled_at(const char *order, unsigned int i,
+				unsigned int n)
+{
+	if (!strcmp(order, "backwards"))
+		return n - 1 - i;
+	if (!strcmp(order, "shuffled"))
+		return i * 37 % n;
+	if (!strcmp(order, "inwards"))
+		return i & 1 ? n - 1 - i / 2 : i / 2;
+	return i;
+}
+
+static const char *merged_run(unsigned int n, const char *order)
+{
+	int timeline[MAX_MERGED], fence, merged = -1, both;
+	__u64 start, ns, irqs, off = 0;
+	unsigned int i;
+	bool traced;
+
+	for (i = 0; i < n; i++) {
+		timeline[i] = timeline_open();
+		fence = timeline_fence(timeline[i], 1);
+		if (fence < 0)
+			return wrong("no fence of sw_sync: %m");
+		if (!i) {
+			merged = fence;
+			continue;
+		}
+		both = merge_fds(merged, fence);
+		if (both < 0)
+			return wrong("merge: %m");
+		close(merged);
+		close(fence);
+		merged = both;
+	}
+	/* from here on it waits for its members */
+	if (is_ready(merged, POLLIN, 0))
+		return "the fence has signaled";
+
+	irqs = count_irqs();
+	traced = longest_start();
+	start = now_ns();
+	for (i = 0; i < n; i++)
+		timeline_inc(timeline[signaled_at(order, i, n)], 1);
+	if (!is_ready(merged, POLLIN, WAIT_MS))
+		return "the fence never signaled";
+	ns = now_ns() - start;
+	if (traced)
+		off = longest_end();
+	irqs = count_irqs() - irqs;
+
+	printf("bench op=merged-%u-%s kind=sync_file ps=%llu", n, order,
+	       ns * 1000);
+	if (traced)
+		printf(" off=%llu", off);
+	printf(" irqs=%llu\n", irqs);
+	close(merged);
+	for (i = 0; i < n; i++)
+		close(timeline[i]);
+	return NULL;
+}
+
+static const char *bench_merged(void)
+{
+	static const char * const orders[] = { "forwards", "backwards",
+					       "shuffled", "inwards" };
+	static const unsigned int sizes[] = { 8, 16, MAX_MERGED };
+	const char *why = NULL;
+	unsigned int i, order;
+
+	for (i = 0; i < 3; i++) {
+		for (order = 0; !why && order < 4; order++)
+			why = merged_run(sizes[i], orders[order]);
+	}
+	return why;
+}
+
+/* ---- points of a timeline ---- */
+
+static int point_wait(int drm, __u32 timeline, __u64 point, int event)
+{
+	struct drm_syncobj_eventfd wait = {
+		.handle = timeline,
+		.point = point,
+		.fd = event,
+	};
+
+	return ioctl(drm, DRM_IOCTL_SYNCOBJ_EVENTFD, &wait);
+}
+
+/* Adds @fence to the timeline, and takes it over. */
 static const char *point_add(int drm, __u32 timeline, __u32 binary, int fence,
-			     __u64 point, int event)
+			     __u64 point)
 {
 	struct drm_syncobj_handle import = {
 		.handle = binary,
@@ -281,16 +529,10 @@ static const char *point_add(int drm, __u32 timeline, __u32 binary, int fence,
 		.dst_handle = timeline,
 		.dst_point = point,
 	};
-	struct drm_syncobj_eventfd wait = {
-		.handle = timeline,
-		.point = point,
-		.fd = event,
-	};
 	bool failed;
 
 	failed = ioctl(drm, DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE, &import) ||
-		 ioctl(drm, DRM_IOCTL_SYNCOBJ_TRANSFER, &transfer) ||
-		 ioctl(drm, DRM_IOCTL_SYNCOBJ_EVENTFD, &wait);
+		 ioctl(drm, DRM_IOCTL_SYNCOBJ_TRANSFER, &transfer);
 	close(fence);
 	return failed ? wrong("point %llu: %m", point) : NULL;
 }
@@ -300,8 +542,10 @@ static const char *point_add(int drm, __u32 timeline, __u32 binary, int fence,
  * the last before the others.
  */
 static const char *points_run(int drm, unsigned int n, unsigned int timelines,
-			      bool backwards, const char *name)
+			      const char *name)
 {
+	bool backwards = !strcmp(name, "backwards");
+	bool late = !strcmp(name, "late");
 	struct drm_syncobj_create timeline = {}, binary = {};
 	struct drm_syncobj_destroy gone[2] = {};
 	__u64 start, ns, got, seen = 0, off = 0;
@@ -328,8 +572,14 @@ static const char *points_run(int drm, unsigned int n, unsigned int timelines,
 
 		if (fence < 0)
 			return wrong("no fence of sw_sync: %m");
-		why = point_add(drm, timeline.handle, binary.handle, fence, i + 1,
-				event);
+		why = point_add(drm, timeline.handle, binary.handle, fence, i + 1);
+		if (!why && !late &&
+		    point_wait(drm, timeline.handle, i + 1, event))
+			why = wrong("point %u: %m", i + 1);
+	}
+	for (i = n; !why && late && i > 0; i--) {
+		if (point_wait(drm, timeline.handle, i, event))
+			why = wrong("point %u: %m", i);
 	}
 	if (why)
 		return why;
@@ -385,11 +635,13 @@ static const char *bench_points(void)
 			     (unsigned long long)files.rlim_cur);
 	for (i = 0; !why && i < sizeof(sizes) / sizeof(*sizes); i++) {
 		n = sizes[i];
-		why = points_run(drm, n, 1, false, "at-once");
+		why = points_run(drm, n, 1, "at-once");
 		if (!why)
-			why = points_run(drm, n, n, false, "forwards");
+			why = points_run(drm, n, n, "forwards");
 		if (!why)
-			why = points_run(drm, n, n, true, "backwards");
+			why = points_run(drm, n, n, "backwards");
+		if (!why)
+			why = points_run(drm, n, 1, "late");
 	}
 	close(drm);
 	return why;
@@ -407,6 +659,8 @@ static const char *bench_unbind(unsigned int crtcs)
 	int kmsg;
 
 	why = display_prepare(&d, &kmsg);
+	if (!why && access("/sys/kernel/config/vkms", F_OK))
+		why = "vkms has no configfs";
 	for (i = 0; !why && i < UNBINDS; i++) {
 		if (display_create(&d))
 			return "cannot make a vkms instance";
@@ -443,6 +697,14 @@ int main(void)
 	why = bench_sw_sync();
 	if (why)
 		skipped += printf("# SKIP sw_sync: %s\n", why);
+	why = bench_polls();
+	if (!why)
+		why = bench_frames();
+	if (why)
+		skipped += printf("# SKIP frames: %s\n", why);
+	why = bench_merged();
+	if (why)
+		skipped += printf("# SKIP merged: %s\n", why);
 	why = bench_points();
 	if (why)
 		skipped += printf("# SKIP points: %s\n", why);
