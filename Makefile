@@ -4,7 +4,7 @@
 MAKEFLAGS += --no-print-directory
 
 # What may be set on the command line. The scripts get it through the environment.
-known := BASE SERIES TOPICS KSRC ARCH JOBS SUITES TESTS WRITEBACK_FENCE_ROUNDS KCSAN MINUTES SEED \
+known := BASE SERIES TOPICS KSRC ARCH JOBS SUITES TESTS WRITEBACK_FENCE_ROUNDS KCSAN KERNEL MINUTES SEED \
 	MUTANTS ROUNDS UPDATE CHECKS DRIVERS NOBOOT \
 	TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK PUBLIC SEND CONFIRM
 export $(known)
@@ -47,6 +47,7 @@ help: ## this list
 	@echo '                PROGRAM.FIXTURE.VARIANT.CASE is one case of a selftest'
 	@echo '  WRITEBACK_FENCE_ROUNDS=n  boot: devices that come and go in the selftest (default 100)'
 	@echo '  KCSAN=1       boot: look for data races instead of use after free'
+	@echo '  KERNEL=rt     boot: configs/boot-rt.config on top; there are others'
 	@echo '  CHECKS="docs bisect"  check: only these, by the names in its table'
 	@echo '  NOBOOT=1      backport: apply and build only'
 	@echo '  MUTANTS="NAME NAME"  mutants: only these of mutants/table'

@@ -9,8 +9,9 @@
  * and powers off. N is the exit code, 128 + signal if one ended the test, and
  * 124 if it took longer than "selftest_timeout=SECONDS" (120 by default).
  * With "modules=NAME,NAME" it loads these before, too.
- * With "selftest_only=CASE" or "=FIXTURE.VARIANT.CASE" it runs nothing but that. What
- * the kernel does not know of its command line is in the environment of the test.
+ * With "kmemleak=on" it looks for what the kernel has lost in the end.
+ * With "selftest_only=CASE,FIXTURE.VARIANT.CASE" it runs nothing but these. What the
+ * kernel does not know of its command line is in the environment of the test.
  * Without selftest= it prints "boot-init: idle" and powers off.
  *
  * With "soak=SECONDS" it runs all of "selftest=NAME,NAME" and all KUnit suites of
@@ -242,11 +243,18 @@ static void load_module(const char *name, const char *params)
 	close(fd);
 }
 
+/* One word of a comma separated list after the other; NULL at its end. */
+static char *next_name(char **list)
+{
+	return *list && **list ? strsep(list, ",") : NULL;
+}
+
 static int run_test(const char *name, long timeout, const char *only)
 {
+	char path[256], *cases, *argv[128] = {};
 	int status, kmsg, fds[2], code = TIMED_OUT;
 	time_t end = now() + timeout;
-	char path[256];
+	size_t n = 1;
 	pid_t pid, ended;
 
 	output_len = 0;
@@ -264,10 +272,13 @@ static int run_test(const char *name, long timeout, const char *only)
 		dup2(fds[1], 2);
 		close(fds[0]);
 		close(fds[1]);
-		if (only)
-			execl(path, path, strchr(only, '.') ? "-r" : "-t", only, (char *)NULL);
-		else
-			execl(path, path, (char *)NULL);
+		argv[0] = path;
+		cases = strdup(only ?: "");
+		while (n + 2 < sizeof(argv) / sizeof(*argv) && (name = next_name(&cases))) {
+			argv[n++] = strchr(name, '.') ? "-r" : "-t";
+			argv[n++] = (char *)name;
+		}
+		execv(path, argv);
 		dprintf(2, "boot-init: %s: %s\n", path, strerror(errno));
 		_exit(127);
 	}
@@ -307,6 +318,27 @@ static void print_output(void)
 		putchar('\n');
 }
 
+#define KMEMLEAK	"/sys/kernel/debug/kmemleak"
+
+/* The kernel says how much it lost since boot; this says what. */
+static void find_leaks(void)
+{
+	int i, fd = open(KMEMLEAK, O_RDWR), kmsg = open("/dev/kmsg", O_WRONLY);
+	char line[512];
+	FILE *file;
+
+	/* it takes two looks, and what is younger than five seconds does not count */
+	for (i = 0; i < 2; i++) {
+		sleep(i ? 1 : 6);
+		if (write(fd, "scan", 4) < 0)
+			printf("boot-init: kmemleak: %s\n", strerror(errno));
+	}
+	file = fdopen(fd, "r");
+	while (file && fgets(line, sizeof(line), file))
+		dprintf(kmsg, "leak: %s", line);
+	printf("boot-init: looked for leaks\n");
+}
+
 /* Runs a suite that is built in; returns whether a case of it failed. */
 static int run_suite(const char *name)
 {
@@ -342,12 +374,6 @@ static void set_seed(const char *name, unsigned long seed)
 
 	snprintf(text, sizeof(text), "%lu", seed);
 	setenv(name, text, 1);
-}
-
-/* One word of a comma separated list after the other; NULL at its end. */
-static char *next_name(char **list)
-{
-	return *list && **list ? strsep(list, ",") : NULL;
 }
 
 static int soak(long seconds, const char *programs, const char *suites)
@@ -429,6 +455,8 @@ int main(void)
 					cmdline_number("selftest_timeout",
 						       TIMEOUT),
 					cmdline_value("selftest_only"));
+			if (cmdline_value("kmemleak"))
+				find_leaks();
 			print_output();
 		}
 		printf("boot-init: selftest exit=%d\n", code);

@@ -6,7 +6,8 @@
 # TESTS= picks some, by the names of selftests and KUnit suites; NAME.CASE
 # or NAME.FIXTURE.VARIANT.CASE is one case of a selftest.
 # With KCSAN=1 the kernel has KCSAN in place of KASAN, and fails on the data races
-# that KCSAN reports in code that this series touches.
+# that KCSAN reports in code that this series touches. KERNEL=NAME has configs/boot-NAME.config
+# on top.
 . "$(dirname "$0")/common.sh"
 
 # The default of writeback_fence_lifetime, 1000, is for machines that are not emulated.
@@ -17,6 +18,12 @@ guest_config=(boot.config arm64.config)
 if [ "$kcsan" = 1 ]; then
 	guest_config+=(kcsan.config)
 	guest_suffix=arm64-kcsan
+fi
+if [ -n "${KERNEL:-}" ]; then
+	mapfile -t kernels < <(cd "$top/configs" && printf '%s\n' boot-[a-z]*.config | sed 's/boot-\(.*\).config/\1/')
+	[[ " ${kernels[*]} " == *" $KERNEL "* ]] || die "KERNEL=$KERNEL: there are: ${kernels[*]}"
+	guest_config+=("boot-$KERNEL.config")
+	guest_suffix=${guest_suffix:-arm64}-$KERNEL
 fi
 . "$top/scripts/guest.sh"
 . "$top/scripts/guest-run.sh"
@@ -47,13 +54,20 @@ guest_build
 # configfs do not survive them. KCSAN's kernel has no KASAN, which one case of each
 # program asks for, nor modules.
 may_skip='no_memory_for_device|no_memory_for_configfs'
-# A virtio-gpu that is built in and not on PCI can only be unbound.
-may_skip+='|the device is not on PCI|the driver is built in|gud has no timelines'
+# What is built in and not on PCI can only be unbound.
+may_skip+='|the device is not on PCI|the driver is built in|the device is in no slot|has no timelines'
 if [ "$kcsan" = 1 ]; then
 	may_skip="$may_skip|kernel_reports_use_after_free"
 	tests=("${tests[@]/fence_module_unload*/}")
 	tests=("${tests[@]/functionfs_fence_lifetime*/}")
 fi
+# What there is on the machine, and the screen that firmware would have left there.
+simple_framebuffer() {
+	"$qemu" -machine "virt,dumpdtb=$out/virt.dtb" -cpu max -smp 2 -m 2G -display none -nic none &&
+	"$out/scripts/dtc/dtc" -q -@ -I dts -O dtb -o "$out/simple-framebuffer.dtbo" "$top/configs/simple-framebuffer.dtso" &&
+	"$out/scripts/dtc/fdtoverlay" -i "$out/virt.dtb" -o "$out/simple-framebuffer.dtb" "$out/simple-framebuffer.dtbo"
+}
+
 # shellcheck disable=SC2068
 for name in ${tests[@]}; do
 	case ${name%%.*} in
@@ -61,6 +75,9 @@ for name in ${tests[@]}; do
 	fence_uapi | fence_error | fence_describe) run_selftest "$name" 600 "" -global virtio-mmio.force-legacy=false -device virtio-gpu-device ;;
 	drm_device_gone) run_selftest "$name" 300 "DRM_DEVICE_GONE=virtio_gpu" -global virtio-mmio.force-legacy=false \
 		-device virtio-gpu-device -device virtio-gpu-device
+		label=$name-pci run_selftest "$name" 300 "DRM_DEVICE_GONE=virtio_gpu" -device virtio-gpu-pci -device virtio-gpu-pci
+		quietly "$logs/boot-simple-framebuffer.log" "making the device tree of a framebuffer" simple_framebuffer
+		label=$name-simpledrm run_selftest "$name" 300 "DRM_DEVICE_GONE=simple-framebuffer" -dtb "$out/simple-framebuffer.dtb"
 		# the gadget is made of modules
 		[ "$kcsan" = 1 ] || label=$name-gud run_selftest "$name" 600 "modules=libcomposite,usb_f_fs,dummy_hcd DRM_DEVICE_GONE=gud" ;;
 	functionfs_fence_lifetime) run_selftest "$name" 400 "" ;;
@@ -83,4 +100,4 @@ for suite in "${suites[@]}"; do
 	grep -hE '\[(FAILED|CRASHED|SKIPPED)\]' "$guest_log.parsed" | grep -vE 'provoke|fence-violations' | sed 's/^\[[0-9:]*\] */    /' | head -n 20 || true
 done
 
-run_table "arm64"
+run_table "arm64${KERNEL:+, $KERNEL}"

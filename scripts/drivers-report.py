@@ -10,8 +10,10 @@ from stack_lib import build, git, say, top
 
 CASE = re.compile(r"(?m)^(not ok|ok) \d+ (?:global|gone|waits)\.([a-z_]+?)(?:\.then_used)?(?: # SKIP (.*))?$")
 SAID = re.compile(r"(?m)^# drm_device_gone\.c:\d+:\w+:(?!Expected|\d+ rounds|\d+ moves|[a-z ]+: \d+ ms)(?:[\w, >&*()-]+\): )?(.*)$")
+BEGUN = re.compile(r"(?:global|gone|waits)\.([a-z_]+?)(?:\.then_used)? \.\.\.$", re.M)
 KERNELS = {"base": "-unpatched", "stack": ""}
-ON_ARM64 = {"virtio, arm64": "boot-drm_device_gone", "gud, arm64": "boot-drm_device_gone-gud"}
+ON_ARM64 = {f"{what}, arm64": f"boot-drm_device_gone{suffix}" for what, suffix in (
+    ("virtio", ""), ("virtio-pci", "-pci"), ("simpledrm", "-simpledrm"), ("gud", "-gud"))}
 
 
 def verdicts(log):
@@ -22,8 +24,12 @@ def verdicts(log):
     found = {}
     for case in re.split(r"(?m)^# +RUN +", text)[1:]:
         if not (m := CASE.search(case)):
+            if m := BEGUN.match(case):
+                found[m[1]] = "**dies**", ""
             continue
         said = SAID.search(case[:m.start()])
+        if m[3] and m[3].startswith("no display of"):
+            continue    # it did not come back, and the case has another boot
         if m[3]:
             found[m[2]] = "skipped", m[3]
         elif m[1] == "ok":
@@ -40,15 +46,21 @@ def main():
     cases, why, failed, days = {}, {}, 0, []
     for display, name in [(display, "drivers-" + display) for display in displays] + [*ON_ARM64.items()]:
         for kernel, suffix in KERNELS.items():
-            log = build / f"logs/{name}{suffix}.log"
-            if not log.exists():
+            # one for each boot, where the kernel died
+            logs = [log for n in range(1, 100)
+                    if (log := build / f"logs/{name}{f'-{n}' * (n > 1)}{suffix}.log").exists()]
+            if not logs:
                 continue
-            days.append(datetime.date.fromtimestamp(log.stat().st_mtime))
-            found, splats = verdicts(log)
+            days.append(datetime.date.fromtimestamp(logs[-1].stat().st_mtime))
+            found, splats = {}, {}
+            for log in logs:
+                in_log = verdicts(log)
+                found |= in_log[0]
+                splats |= in_log[1]
             for case, (verdict, reason) in found.items():
                 once = re.sub("_again$", "", case)
                 cases.setdefault((display, once), {})[kernel, once != case] = verdict
-                failed += verdict == "**fails**" and kernel == "stack"
+                failed += "**" in verdict and kernel == "stack"
                 if reason:
                     why.setdefault((display, kernel, reason), []).append(case.replace("_", " "))
             if not found:
@@ -64,8 +76,9 @@ def main():
         "# Displays that go while they are used", "",
         f"Made by `make drivers UPDATE=1`, last boot on {max(days)}, commit "
         f"{git('describe', '--always', '--dirty', at=top)}, on {base}.",
-        "Displays of QEMU, and one on USB that is a gadget, are taken away while pages are flipped and the cursor moves. Then their fences",
-        "are used, and they come back. '-' was not run. The base is what `make drivers SERIES=none` boots.", "",
+        "Displays of QEMU, and one on USB that is a gadget, are taken away while pages are flipped and the",
+        "cursor moves. Then their fences are used, and they come back. '-' was not run. The base is what",
+        "`make drivers SERIES=none` boots.", "",
         "| display | way | base, once | base, again | stack, once | stack, again |",
         "|---|---|---|---|---|---|", *rows, "", "Why something is not ok:", "", *notes, ""]))
     say(f"{failed} cases fail with the stack; written to results/drivers.md")

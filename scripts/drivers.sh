@@ -3,7 +3,7 @@
 # drivers.sh: boot a guest for each display that QEMU has, and let a selftest that knows
 # nothing of its driver take it away in every way there is while it is used. Ends with a
 # table; fails if anything failed, on any splat, and on a guest that never reports.
-# DRIVERS= picks some, TESTS= a case of the selftest, and UPDATE=1 writes the results of this
+# DRIVERS= picks some, TESTS= some cases of the selftest, and UPDATE=1 writes the results of this
 # and of other runs to results/drivers.md.
 . "$(dirname "$0")/common.sh"
 
@@ -36,6 +36,39 @@ if [ -n "${DRIVERS:-}" ]; then
 	done
 fi
 
+# In the order in which they run.
+mapfile -t cases < <(sed -nE 's/^FIXTURE_VARIANT_ADD\(gone, (\w+)\)$/gone.\1.then_used/p; s/^TEST\((\w+)\)$/\1/p
+	s/^TEST_F_TIMEOUT\((waits), (\w+),.*/\1.\2/p' "$tree/$selftest/$program.c")
+if [ -n "${TESTS:-}" ]; then
+	read -ra some <<<"${TESTS//,/ }"
+	for name in "${some[@]}"; do
+		[[ " ${cases[*]} " == *[\ .]"$name"[.\ ]* ]] || die "$program has no case '$name'; it has: ${cases[*]}"
+	done
+	mapfile -t cases < <(printf '%s\n' "${cases[@]}" | grep -E "(^|\.)($(IFS='|'; echo "${some[*]}"))(\.|$)")
+fi
+
+# The cases that a log has come to, with a display.
+had_display() {
+	tr -d '\r' <"$1" | sed -nE 's/.*#  RUN +(global\.)?([a-z_.]+) \.\.\.$/\2/p' | grep -vxF -f <(tr -d '\r' <"$1" |
+		sed -nE 's/.*ok [0-9]+ (global\.)?([a-z_.]+) # SKIP no display of .*/\2/p')
+}
+
+# run_display NAME APPEND [QEMU-OPTION...]: where a kernel dies, or its display does not come
+# back, the cases that are left have another boot.
+run_display() {
+	local name=$1 append=$2 boot=1 only left=("${cases[@]}") suffix=${variant:+-$variant}.log
+	shift 2
+	rm -f "$logs/drivers-$name"{,-[0-9],-[0-9][0-9]}"$suffix"
+	while [ ${#left[@]} -gt 0 ]; do
+		only=$(IFS=,; echo "${left[*]}")
+		rm -f "$monitor"
+		label=$name$([ $boot = 1 ] || echo -$boot) run_selftest "$program.$only" 1500 "$append" "$@"
+		mapfile -t left < <(printf '%s\n' "${left[@]}" | grep -vxF -f <(had_display "$guest_log"))
+		[ "$only" != "$(IFS=,; echo "${left[*]}")" ] || break
+		boot=$((boot + 1))
+	done
+}
+
 programs=("$program")
 guest_build
 may_skip='the device is in no slot|pluggable device|is not on PCI|is built in|no master of the bus|has no timelines'
@@ -44,14 +77,13 @@ for display in "${displays[@]}"; do
 	[[ " ${wanted[*]} " == *" $name "* ]] || continue
 	append="modules=$modules DRM_DEVICE_GONE=$driver DRM_DEVICE_GONE_QMP=/dev/ttyS1 DRM_DEVICE_GONE_MODEL=$model"
 	# without: the tables of QEMU take ACPI longer to work through, emulated, than it gives them
-	append+=" slab_debug=P acpi=noirq"
+	append+=" slab_debug=P acpi=noirq oops=panic softlockup_panic=1 kmemleak=on"
 	[ "$name" != vesa ] || append+=" vga=0x317"
 	# another one, with sync objects, which stays
 	second=()
 	[ "$driver" != virtio_gpu ] || second=(-device "$model,addr=5")
 	monitor=$out/monitor.sock
-	rm -f "$monitor"
-	label=$name run_selftest "$program${TESTS:+.$TESTS}" 1500 "$append" \
+	run_display "$name" "$append" \
 		-device "$model,id=gpu,addr=4" "${second[@]}" -chardev "socket,id=monitor,path=$monitor,server=on,wait=off" \
 		-mon chardev=monitor,mode=control -serial "unix:$monitor"
 done

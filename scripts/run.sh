@@ -27,7 +27,7 @@ for v in ${GIVEN:-}; do
 	TESTS) takers="boot backport drivers" ;;
 	DRIVERS) takers="drivers" ;;
 	WRITEBACK_FENCE_ROUNDS) takers="boot" ;;
-	KCSAN) takers="boot" ;;
+	KCSAN|KERNEL) takers="boot" ;;
 	MINUTES|SEED) takers="soak" ;;
 	MUTANTS) takers="mutants" ;;
 	ROUNDS) takers="bench" ;;
