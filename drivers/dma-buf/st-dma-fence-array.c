@@ -126,6 +126,13 @@ err_free:
 	return -ENOMEM;
 }
 
+/* With PREEMPT_RT irq_work_sync() waits for RCU, also for what has been done. */
+static void wait_for_work(struct dma_fence_array *array)
+{
+	if (irq_work_is_busy(&array->work))
+		irq_work_sync(&array->work);
+}
+
 static void members_put(struct members *m)
 {
 	unsigned int i;
@@ -133,7 +140,7 @@ static void members_put(struct members *m)
 	/* Nothing may be left in flight, whatever has failed. */
 	for (i = 0; i < m->num; i++)
 		dma_fence_signal(m->fences[i]);
-	irq_work_sync(&m->array->work);
+	wait_for_work(m->array);
 
 	for (i = 0; i < m->num; i++)
 		dma_fence_put(m->fences[i]);
@@ -264,7 +271,7 @@ static void poll_in_order(struct kunit *test, unsigned int num,
 			local_irq_save(flags);
 		dma_fence_signal(m.fences[order[i]]);
 		if (when == POLL_AFTER_WORK)
-			irq_work_sync(&m.array->work);
+			wait_for_work(m.array);
 		flag = dma_fence_test_signaled_flag(&m.array->base);
 		signaled = dma_fence_is_signaled(&m.array->base);
 		if (at_once)
@@ -502,7 +509,7 @@ static void error_in_order(struct kunit *test, unsigned int num,
 		for (i = 0; i < num; i++) {
 			dma_fence_signal(m.fences[order[i]]);
 			if (when == POLL_AFTER_WORK)
-				irq_work_sync(&m.array->work);
+				wait_for_work(m.array);
 		}
 		status = dma_fence_get_status(&m.array->base);
 		if (when == POLL_AT_ONCE && !IS_ENABLED(CONFIG_PREEMPT_RT))
@@ -570,7 +577,7 @@ static void error_of_several(struct kunit *test)
 	error = dma_fence_get_status(&m.array->base);
 	KUNIT_EXPECT_LE(test, error, -EIO);
 	KUNIT_EXPECT_GT(test, error, -EIO - MEMBERS);
-	irq_work_sync(&m.array->work);
+	wait_for_work(m.array);
 	KUNIT_EXPECT_EQ(test, dma_fence_get_status(&m.array->base), error);
 
 	members_put(&m);
@@ -691,11 +698,11 @@ static void interrupts_seldom(struct kunit *test)
 		dma_fence_enable_signaling(&m.array->base);
 		for (i = 0; i < m.num; i++) {
 			dma_fence_signal(m.fences[order[i]]);
-			irq_work_sync(&m.array->work);
+			wait_for_work(m.array);
 		}
 		/* It may have left something to bottom halves. */
 		KUNIT_EXPECT_GT(test, dma_fence_wait_timeout(&m.array->base, false, TIMEOUT), 0);
-		irq_work_sync(&m.array->work);
+		wait_for_work(m.array);
 
 		KUNIT_EXPECT_LE_MSG(test, work.runs, DIV_ROUND_UP(m.num, IN_FLIGHT),
 				    "%u members, order %u", m.num, which);
@@ -1045,6 +1052,68 @@ static void poll_from_callback_while_enabled(struct kunit *test)
 	raced(test, race->pending);
 }
 
+static int race_first_group(void *data)
+{
+	struct race *race = data;
+	unsigned int i, half = race->m.array->num_callbacks / 2;
+
+	for (i = 0; i < half; i++) {
+		dma_fence_signal(race->m.fences[i]);
+		dma_fence_signal(race->m.fences[race->m.num - 1 - i]);
+	}
+	complete(&race->signaled);
+	return 0;
+}
+
+/*
+ * The irq_work puts callbacks on the second group of members, and waits for the
+ * lock of one of them, which is the last to signal. Who signals it polls the array
+ * before the irq_work can go on.
+ */
+static void poll_while_armed(struct kunit *test)
+{
+	struct race *race = race_create(test);
+	struct dma_fence_array *array;
+	unsigned int i, half, first;
+	struct task_struct *task;
+	struct dma_fence *last;
+	unsigned long flags;
+	bool armed, signaled;
+
+	KUNIT_ASSERT_EQ(test, members_create(test, &race->m, RACE_MANY), 0);
+	array = race->m.array;
+	half = array->num_callbacks / 2;
+	last = race->m.fences[half];
+	init_completion(&race->signaled);
+	dma_fence_enable_signaling(&array->base);
+	first = READ_ONCE(array->num_unarmed);
+	for (i = half + 1; i < RACE_MANY - half; i++)
+		dma_fence_signal(race->m.fences[i]);
+
+	migrate_disable();
+	task = kthread_create(race_first_group, race, "fence-array-signaler");
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	get_task_struct(task);
+	kthread_bind(task, cpumask_any_but(cpu_online_mask, smp_processor_id()));
+
+	dma_fence_lock_irqsave(last, flags);
+	wake_up_process(task);
+	for (i = 0; i < 1000000 && READ_ONCE(array->num_unarmed) == first; i++)
+		udelay(1);
+	armed = READ_ONCE(array->num_unarmed) != first;
+	dma_fence_signal_locked(last);
+	/* To signal the array, too, would take its lock inside that of a member. */
+	signaled = dma_fence_array_ops.signaled(&array->base);
+	dma_fence_unlock_irqrestore(last, flags);
+	migrate_enable();
+
+	KUNIT_EXPECT_TRUE(test, signaled || !armed);
+	wait_for_completion(&race->signaled);
+	kthread_stop_put(task);
+	members_put(&race->m);
+	raced(test, armed);
+}
+
 static struct kunit_case dma_fence_array_cases[] = {
 	KUNIT_CASE(signaled_when_all_are),
 	KUNIT_CASE(signaled_when_all_are_at_once),
@@ -1066,6 +1135,7 @@ static struct kunit_case dma_fence_array_cases[] = {
 	KUNIT_CASE(memory_of_many),
 	KUNIT_CASE_SLOW(race_remove_callback),
 	KUNIT_CASE_SLOW(race_poll),
+	KUNIT_CASE(poll_while_armed),
 	KUNIT_CASE_SLOW(race_arm),
 	KUNIT_CASE(poll_from_callback_while_enabled),
 	{}

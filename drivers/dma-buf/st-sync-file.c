@@ -687,44 +687,58 @@ static void test_import_shared(struct kunit *test)
 	dma_fence_put(array);
 }
 
-/* Who is killed with the buffer locked does not add all fences before that. */
-static void test_import_killed(struct kunit *test)
+/* Imports @num contexts, and is killed while the buffer is locked; returns how many. */
+static unsigned int import_killed(struct kunit *test, unsigned int num, long ret)
 {
-	struct dma_fence *fences[SHARED_SZ], *array;
+	struct dma_fence **fences, *array;
 	struct sync_file *sync_file;
 	struct mock_fence *killer;
 	struct dma_buf *dmabuf;
+	unsigned int i, before;
 	struct user_mem user;
-	unsigned int i;
 
+	fences = kunit_kmalloc_array(test, num, sizeof(*fences), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, fences);
 	dmabuf = mock_dma_buf(test);
-	for (i = 0; i < SHARED_SZ; i++)
+	for (i = 0; i < num; i++)
 		fences[i] = mock_fence(test);
-	array = mock_array(test, SHARED_SZ, fences);
+	array = mock_array(test, num, fences);
 	sync_file = mock_sync_file(test, array);
 	user = user_alloc(test, 1);
 
 	killer = container_of(fences[0], struct mock_fence, base);
 	killer->killed_under = dmabuf->resv;
 	allow_signal(SIGKILL);
-	KUNIT_EXPECT_EQ(test, import(test, &user, dmabuf, sync_file), -EINTR);
+	KUNIT_EXPECT_EQ(test, import(test, &user, dmabuf, sync_file), ret);
+	KUNIT_EXPECT_TRUE(test, signal_pending(current));
 	flush_signals(current);
 	disallow_signal(SIGKILL);
 	killer->killed_under = NULL;
-	KUNIT_EXPECT_LT(test, count_imported(dmabuf), SHARED_SZ);
+	before = count_imported(dmabuf);
 
 	KUNIT_EXPECT_EQ(test, import(test, &user, dmabuf, sync_file), 0);
-	KUNIT_EXPECT_EQ(test, count_imported(dmabuf), SHARED_SZ);
+	KUNIT_EXPECT_EQ(test, count_imported(dmabuf), num);
 
 	flush_delayed_fput();
 	__fput_sync(dmabuf->file);
 	__fput_sync(sync_file->file);
 	KUNIT_EXPECT_EQ(test, kref_read(&array->refcount), 1);
-	for (i = 0; i < SHARED_SZ; i++) {
+	for (i = 0; i < num; i++) {
 		KUNIT_EXPECT_EQ(test, kref_read(&fences[i]->refcount), 1);
 		dma_fence_signal(fences[i]);
 	}
 	dma_fence_put(array);
+	return before;
+}
+
+static void test_import_killed(struct kunit *test)
+{
+	KUNIT_EXPECT_EQ(test, import_killed(test, 1000, -EINTR), 256);
+}
+
+static void test_import_killed_few(struct kunit *test)
+{
+	KUNIT_EXPECT_EQ(test, import_killed(test, SHARED_SZ, 0), SHARED_SZ);
 }
 
 /* What a merge makes of @links times the same members if its caller is killed. */
@@ -761,6 +775,60 @@ static void merge_killed(struct kunit *test, unsigned int links,
 	dma_fence_put(array);
 }
 
+/* What is asked about @links times the same members if the caller is killed. */
+static void info_killed(struct kunit *test, unsigned int links, bool fill, long ret)
+{
+	struct dma_fence *fence, *array, *chain = NULL;
+	const u32 count = links * SHARED_SZ;
+	struct sync_file *sync_file;
+	struct sync_file_info info;
+	struct user_mem user;
+	unsigned int i;
+
+	fence = mock_fence(test);
+	array = mock_repeated(test, SHARED_SZ, fence);
+	for (i = 0; i < links; i++)
+		chain = mock_chain(test, chain, array);
+	sync_file = mock_sync_file(test, chain);
+	user = user_alloc(test, count);
+
+	allow_signal(SIGKILL);
+	send_sig(SIGKILL, current, 1);
+	KUNIT_EXPECT_EQ(test,
+			file_info(test, sync_file, &user, fill ? count : 0, &info),
+			ret);
+	flush_signals(current);
+	disallow_signal(SIGKILL);
+	KUNIT_EXPECT_EQ(test,
+			file_info(test, sync_file, &user, fill ? count : 0, &info),
+			0);
+	KUNIT_EXPECT_EQ(test, info.num_fences, count);
+
+	__fput_sync(sync_file->file);
+	dma_fence_signal(fence);
+	irq_work_sync(&to_dma_fence_array(array)->work);
+	dma_fence_put(chain);
+	KUNIT_EXPECT_EQ(test, kref_read(&array->refcount), 1);
+	dma_fence_put(array);
+	dma_fence_put(fence);
+}
+
+static void test_info_killed(struct kunit *test)
+{
+	info_killed(test, SZ_16K / SHARED_SZ, false, -EINTR);
+}
+
+static void test_info_killed_fill(struct kunit *test)
+{
+	info_killed(test, SZ_16K / SHARED_SZ, true, -EINTR);
+}
+
+static void test_info_killed_few(struct kunit *test)
+{
+	info_killed(test, 4, false, 0);
+	info_killed(test, 4, true, 0);
+}
+
 static void test_merge_killed(struct kunit *test)
 {
 	merge_killed(test, SZ_16K / SHARED_SZ, 0, false);
@@ -787,6 +855,10 @@ static struct kunit_case sync_file_cases[] = {
 	KUNIT_CASE(test_merge_fails_meanwhile),
 	KUNIT_CASE(test_import_shared),
 	KUNIT_CASE(test_import_killed),
+	KUNIT_CASE(test_import_killed_few),
+	KUNIT_CASE(test_info_killed),
+	KUNIT_CASE(test_info_killed_fill),
+	KUNIT_CASE(test_info_killed_few),
 	KUNIT_CASE(test_merge_killed),
 	KUNIT_CASE(test_merge_killed_signaled),
 	KUNIT_CASE(test_merge_killed_few),

@@ -453,7 +453,8 @@ static void fence_cleanup_job(struct drm_writeback_connector *wb_connector,
 	unsigned int *cleaned = job->priv;
 
 	(*cleaned)++;
-	if (irqs_disabled())
+	/* with PREEMPT_RT a lock that is held only shows there */
+	if (irqs_disabled() || rcu_preempt_depth())
 		*cleaned += 1000;
 	else
 		might_sleep();

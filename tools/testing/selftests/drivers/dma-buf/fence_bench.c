@@ -21,7 +21,7 @@
  *
  * in picoseconds per call; for two CPUs, of both together; for merged and points,
  * from the first signal to the last event of all. For frames it is the number of
- * instructions of all CPUs, by the PMU, times 1000. off is how
+ * instructions of all CPUs, times 1000, and not there without a PMU. off is how
  * long interrupts were off at most, in picoseconds, where the kernel has
  * CONFIG_IRQSOFF_TRACER, and irqs how many interrupts there were for irq_work. gp is
  * how many RCU grace periods ended during the unbind, and waits how often it waited
@@ -219,10 +219,11 @@ static const char *bench_sw_sync(void)
  */
 static const char *bench_polls(void)
 {
+	static __u64 ns[POLLS];
 	struct pollfd polled[POLLED];
 	int timeline[POLLED];
 	unsigned int i, at;
-	__u64 start, ns = 0;
+	__u64 start;
 
 	for (i = 0; i < POLLED; i++) {
 		timeline[i] = timeline_open();
@@ -235,28 +236,32 @@ static const char *bench_polls(void)
 		at = i % POLLED;
 		timeline_inc(timeline[at], 1);
 		start = now_ns();
-		if (poll(polled, POLLED, -1) != 1 || !polled[at].revents)
-			return "another fence has signaled";
+		if (poll(polled, POLLED, WAIT_MS) != 1 || !polled[at].revents)
+			return "another fence has signaled, or none";
 		close(polled[at].fd);
-		ns += now_ns() - start;
+		ns[i] = now_ns() - start;
 		polled[at].fd = timeline_fence(timeline[at], i / POLLED + 2);
+		if (polled[at].fd < 0)
+			return wrong("no fence of sw_sync: %m");
 	}
 	for (i = 0; i < POLLED; i++) {
 		close(polled[i].fd);
 		close(timeline[i]);
 	}
 	printf("bench op=poll-%u kind=frame ps=%llu\n", POLLED,
-	       ns * 1000 / POLLS);
+	       median(ns, POLLS) * 1000);
 	return NULL;
 }
 
-/* Counts what all CPUs execute, in user mode, the kernel and interrupts. */
+/* Counts what all CPUs execute, in user mode, in the kernel and in interrupts. */
 static const char *instructions_start(int *counters, unsigned int cpus)
 {
 	struct perf_event_attr attr = {
 		.type = PERF_TYPE_HARDWARE,
 		.size = sizeof(attr),
 		.config = PERF_COUNT_HW_INSTRUCTIONS,
+		.read_format = PERF_FORMAT_TOTAL_TIME_ENABLED |
+			       PERF_FORMAT_TOTAL_TIME_RUNNING,
 	};
 	unsigned int i;
 
@@ -269,17 +274,22 @@ static const char *instructions_start(int *counters, unsigned int cpus)
 	return NULL;
 }
 
+/* Returns 0 if there was no counter all the time. */
 static __u64 instructions_end(int *counters, unsigned int cpus)
 {
-	__u64 n, all = 0;
+	struct { __u64 n, enabled, running; } count;
+	bool complete = true;
 	unsigned int i;
+	__u64 all = 0;
 
 	for (i = 0; i < cpus; i++) {
-		if (read(counters[i], &n, sizeof(n)) == sizeof(n))
-			all += n;
+		if (read(counters[i], &count, sizeof(count)) != sizeof(count) ||
+		    count.running != count.enabled)
+			complete = false;
+		all += count.n;
 		close(counters[i]);
 	}
-	return all;
+	return complete ? all : 0;
 }
 
 static int merge_fds(int fd, int fd2)
@@ -337,9 +347,17 @@ static const char *bench_frames(void)
 	int kmsg, counters[MAX_CPUS];
 	struct display d = {};
 	const char *why;
+	__u64 n;
 
 	if (cpus > MAX_CPUS)
 		return "too many CPUs";
+	why = instructions_start(counters, cpus);
+	if (why) {
+		/* emulated, there is one only where QEMU counts them */
+		printf("# no frames: %s\n", why);
+		return NULL;
+	}
+	instructions_end(counters, cpus);
 	why = display_prepare(&d, &kmsg);
 	why = why ?: display_start(&d, FAST_HZ);
 	why = why ?: instructions_start(counters, cpus);
@@ -347,9 +365,10 @@ static const char *bench_frames(void)
 		why = frame_run(&d, timeline, i);
 	if (why)
 		return why;
-	/* as if each took a nanosecond, which is so where QEMU counts them */
-	printf("bench op=frames kind=frame ps=%llu\n",
-	       instructions_end(counters, cpus) * 1000 / FRAMES);
+	n = instructions_end(counters, cpus);
+	if (!n)
+		return "not all instructions were counted";
+	printf("bench op=frames kind=frame ps=%llu\n", n * 1000 / FRAMES);
 	close(timeline[0]);
 	close(timeline[1]);
 	close(kmsg);
@@ -413,18 +432,20 @@ static bool longest_start(void)
 	       put(LATENCY, "0", O_TRUNC);
 }
 
-/* In picoseconds. */
-static __u64 longest_end(void)
+/* Goes to the line that has been begun, in picoseconds. */
+static void longest_end(bool traced)
 {
-	unsigned long long us = 0;
-	FILE *file = fopen(LATENCY, "r");
+	unsigned long long us;
+	FILE *file;
 
-	if (!file || fscanf(file, "%llu", &us) != 1)
-		us = 0;
+	if (!traced)
+		return;
+	file = fopen(LATENCY, "r");
+	if (file && fscanf(file, "%llu", &us) == 1)
+		printf(" off=%llu", us * 1000000);
 	if (file)
 		fclose(file);
 	put(TRACING "/current_tracer", "nop", O_TRUNC);
-	return us * 1000000;
 }
 
 /* How many interrupts there were for irq_work. */
@@ -467,7 +488,7 @@ static unsigned int signaled_at(const char *order, unsigned int i,
 static const char *merged_run(unsigned int n, const char *order)
 {
 	int timeline[MAX_MERGED], fence, merged = -1, both;
-	__u64 start, ns, irqs, off = 0;
+	__u64 start, ns, irqs;
 	unsigned int i;
 	bool traced;
 
@@ -499,14 +520,11 @@ static const char *merged_run(unsigned int n, const char *order)
 	if (!is_ready(merged, POLLIN, WAIT_MS))
 		return "the fence never signaled";
 	ns = now_ns() - start;
-	if (traced)
-		off = longest_end();
 	irqs = count_irqs() - irqs;
 
 	printf("bench op=merged-%u-%s kind=sync_file ps=%llu", n, order,
 	       ns * 1000);
-	if (traced)
-		printf(" off=%llu", off);
+	longest_end(traced);
 	printf(" irqs=%llu\n", irqs);
 	close(merged);
 	for (i = 0; i < n; i++)
@@ -566,7 +584,8 @@ static const char *point_add(int drm, __u32 timeline, __u32 binary, int fence,
 
 /*
  * Signals @n fences of @timelines, with one call if that is one, else the first or
- * the last before the others.
+ * the last before the others. @name is the order; late is one call as well, and the
+ * waits come last, backwards.
  */
 static const char *points_run(int drm, unsigned int n, unsigned int timelines,
 			      const char *name)
@@ -575,7 +594,7 @@ static const char *points_run(int drm, unsigned int n, unsigned int timelines,
 	bool late = !strcmp(name, "late");
 	struct drm_syncobj_create timeline = {}, binary = {};
 	struct drm_syncobj_destroy gone[2] = {};
-	__u64 start, ns, got, seen = 0, off = 0;
+	__u64 start, ns, got, seen = 0;
 	const char *why = NULL;
 	unsigned int i;
 	bool traced;
@@ -619,17 +638,15 @@ static const char *points_run(int drm, unsigned int n, unsigned int timelines,
 		for (i = 0; i < n; i++)
 			timeline_inc(sync[backwards ? n - 1 - i : i], 1);
 	}
-	while (seen < n && read(event, &got, sizeof(got)) == sizeof(got))
+	while (seen < n && is_ready(event, POLLIN, WAIT_MS) &&
+	       read(event, &got, sizeof(got)) == sizeof(got))
 		seen += got;
 	ns = now_ns() - start;
-	if (traced)
-		off = longest_end();
 	if (seen != n)
 		return wrong("%llu of %u events", seen, n);
 
 	printf("bench op=points-%u-%s kind=syncobj ps=%llu", n, name, ns * 1000);
-	if (traced)
-		printf(" off=%llu", off);
+	longest_end(traced);
 	printf("\n");
 	fflush(stdout);
 

@@ -3484,15 +3484,20 @@ TEST_F(last, syncobj_point_of_point)
 
 #define MANY_POINTS	4000
 
+enum points { AT_ONCE, LATE, BACKWARDS };
+
 /*
  * Each of many points has an event, which fires once. The fences are of one
- * timeline, signaled at once, or each of its own, signaled the last one first.
- * Where the kernel does all of that with interrupts off, its watchdogs say so.
+ * timeline, signaled at once, or each of its own, signaled the last one first. The
+ * events are asked for with the points, or when all of these are there, the last
+ * one first. A kernel that takes quadratic time for that, with interrupts off, is
+ * at it for so long that its watchdog complains, if it has lockdep and KASAN.
  */
 static void many_points(struct __test_metadata *_metadata, struct objects *o,
-			unsigned int n, bool backwards)
+			unsigned int n, enum points points)
 {
 	int event = eventfd(0, EFD_CLOEXEC), fence, *timeline;
+	bool backwards = points == BACKWARDS;
 	unsigned int i, n_timelines = backwards ? n : 1;
 	struct drm_syncobj_eventfd wait = { .handle = o->empty, .fd = event };
 	__u64 count = 0, seen = 0;
@@ -3514,9 +3519,15 @@ static void many_points(struct __test_metadata *_metadata, struct objects *o,
 		ASSERT_EQ(0, syncobj_import(o->drm, o->syncobj, fence, 0));
 		ASSERT_EQ(0, syncobj_append(o->drm, o->syncobj, o->empty,
 					    i + 1));
-		wait.point = i + 1;
-		ASSERT_EQ(0, ioctl(o->drm, DRM_IOCTL_SYNCOBJ_EVENTFD, &wait));
 		close(fence);
+		wait.point = i + 1;
+		if (points != LATE)
+			ASSERT_EQ(0, ioctl(o->drm, DRM_IOCTL_SYNCOBJ_EVENTFD,
+					   &wait));
+	}
+	for (i = n; i > 0 && points == LATE; i--) {
+		wait.point = i;
+		ASSERT_EQ(0, ioctl(o->drm, DRM_IOCTL_SYNCOBJ_EVENTFD, &wait));
 	}
 
 	for (i = n_timelines; i-- > 0;) {
@@ -3538,12 +3549,17 @@ static void many_points(struct __test_metadata *_metadata, struct objects *o,
 
 TEST_F_TIMEOUT(last, syncobj_points_at_once, CASE_SECONDS)
 {
-	many_points(_metadata, &self->o, MANY_POINTS, false);
+	many_points(_metadata, &self->o, MANY_POINTS, AT_ONCE);
+}
+
+TEST_F_TIMEOUT(last, syncobj_points_late, CASE_SECONDS)
+{
+	many_points(_metadata, &self->o, MANY_POINTS, LATE);
 }
 
 TEST_F_TIMEOUT(last, syncobj_points_backwards, CASE_SECONDS)
 {
-	many_points(_metadata, &self->o, MANY_POINTS / 2, true);
+	many_points(_metadata, &self->o, MANY_POINTS / 2, BACKWARDS);
 }
 
 static void *inc_main(void *arg)
