@@ -1,0 +1,538 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""glue_test.py [STORY...]: tree, export, rebase and the choice of topics, on a kernel of a few
+files that comes as a Debian package like the real one. Less than a minute.
+
+A story is a few cases in order, each of which goes on where the one before it ended, in a
+repository of its own. Stories run side by side. A check that fails says what it ran and what came
+of that, and the case goes on; a command between the checks that fails ends the case.
+"""
+
+import fcntl, hashlib, json, os, re, shlex, shutil, signal, subprocess, sys, tarfile, tempfile
+import time, traceback, unittest
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from stack_lib import build, die, top
+
+ASKS = "BASE", "KSRC", "SERIES", "TOPICS", "SCOPE", "SERIES_LOCKED"
+env = {k: v for k, v in os.environ.items() if k not in ASKS and not k.startswith(("GIT_", "MAKE"))}
+env |= dict(GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_NOSYSTEM="1", LC_ALL="C")
+GIT = "git", "-c", "user.name=series", "-c", "user.email=series@localhost"
+AS_X = "-c", "user.name=x", "-c", "user.email=x@y"
+OTHER = "Änne Other <a@other.org>"
+BY_OTHER = f"--author={OTHER}", "--date=2026-03-04T05:06:07 +0100", "-m", \
+    f"fence: Set line 20\n\nReviewed-by: R <r@r.org>\nSigned-off-by: {OTHER}"
+FENCE, DRM = "drivers/dma-buf/dma-fence.c", "drivers/gpu/drm/drm_drv.c"
+LAB = "patches/lab/0001-fence-Add-a-lab.patch"
+OLD = 1577880000    # a time in 2020
+
+
+def run(at, *argv, **more):
+    """A command: what it is, its exit code, and what it says."""
+    done = subprocess.run(["timeout", "60", *map(str, argv)], cwd=at,
+                          env=env | {k: str(v) for k, v in more.items()}, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          encoding="utf-8", errors="replace")
+    what = " ".join([*(f"{k}={v}" for k, v in more.items()), shlex.join(map(str, argv))])
+    return f"{what} (exit {done.returncode})", done.returncode, done.stdout.rstrip("\n")
+
+
+def sh(at, *argv, **more):
+    what, rc, out = run(at, *argv, **more)
+    if rc:
+        raise AssertionError(f"{what}\n{out}")
+    return out
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    if old not in text:
+        raise AssertionError(f"{path} has no '{old}'")
+    path.write_text(text.replace(old, new))
+
+
+def set_line(path, number, value):
+    edit(path, f"int line{number};", f"int line{number} = {value};")
+
+
+def save(at, message, *options):
+    sh(at, *GIT, "add", "-A")
+    sh(at, *GIT, "commit", "-q", *(options or ["-m", message]))
+
+
+def prepare(tmp):
+    """tmp/start, what a story starts with; tmp/linux, a git of the kernel; and tmp/more, another
+    patch of alpha. Kernel 9.8 has another line where a patch of beta wants to go, and 9.9 a
+    symbolic link."""
+    repo, linux = tmp / "start", tmp / "linux"
+    fence = linux / FENCE
+    write(linux / "Kbuild", "")
+    write(linux / ".gitignore", "*.o\n# Debian packaging\n*\n")
+    write(linux / "MAINTAINERS",
+          "FENCE\nM:\tSomebody <some@body>\nF:\tdrivers/dma-buf/\n\nTHE REST\nF:\t*\n")
+    write(fence, "".join(f"int line{n};\n" for n in range(1, 61)))
+    write(linux / DRM, "".join(f"int drm{n};\n" for n in range(1, 61)))
+    write(linux / "drivers/dma-buf/Makefile", "obj-y += dma-fence.o\n")
+
+    def package(version, number):
+        name = f"linux-source-{version}"
+        deb, root = repo / f"build/download/{name}_{number}_all.deb", tmp / name
+        write(root / "DEBIAN/control", f"Package: {name}\nVersion: {number}\nArchitecture: all\n"
+              "Maintainer: nobody <no@body>\nDescription: none\n")
+        (root / "usr/src").mkdir(parents=True)
+        with tarfile.open(root / f"usr/src/{name}.tar.xz", "w:xz") as tar:
+            tar.add(linux, name)
+        sh(tmp, "dpkg-deb", "--root-owner-group", "-b", root, deb)
+        return hashlib.sha256(deb.read_bytes()).hexdigest()
+
+    (repo / "build/download").mkdir(parents=True)
+    edit(fence, "int line40;", "long line40;")
+    package("9.8", "9.8.1-1")
+    edit(fence, "long line40;", "int line40;")
+    (linux / "drivers/dma-buf/link.c").symlink_to("dma-fence.c")
+    write(repo / "patches/base",
+          f"9.9 linux-source-9.9 9.9.2-1 sha256:{package('9.9', '9.9.2-1')}\n")
+
+    def git(*args):
+        sh(linux, *GIT, *args)
+
+    # Patches: alpha is a fix, beta another one with a test, gamma needs alpha, lab is a test.
+    def commit(message):
+        save(linux, "", "--date=2026-01-01T00:00:00Z", "-m", message)
+
+    def patches(name, *where):
+        git("format-patch", "-q", "--zero-commit", "--no-signature", "--no-numbered",
+            "--full-index", "-o", name, *where)
+
+    def topic(name):
+        patches(repo / "patches" / name, "mark..HEAD")
+        git("tag", "-f", "mark")
+
+    git("init", "-q")
+    edit(linux / ".gitignore", "# Debian packaging\n*\n", "")
+    commit("base")
+    git("tag", "base")
+    git("tag", "mark")
+    set_line(fence, 10, 1)
+    commit("fence: Set line 10")
+    git("branch", "more")
+    topic("alpha")
+    set_line(fence, 40, 1)
+    commit("fence: Set line 40")
+    write(linux / "drivers/dma-buf/st-beta.c", "int test;\n")
+    edit(linux / "drivers/dma-buf/Makefile", "fence.o\n", "fence.o\nobj-y += st-beta.o\n")
+    write(linux / "drivers/dma-buf/st-run", "#!/bin/sh\n")
+    (linux / "drivers/dma-buf/st-run").chmod(0o755)
+    edit(linux / "MAINTAINERS", "dma-buf/\n", "dma-buf/\nF:\tDocumentation/fence/\n")
+    commit("fence: Add a test")
+    topic("beta")
+    set_line(fence, 11, 1)
+    commit("fence: Set line 11")
+    topic("gamma")
+    write(linux / "drivers/dma-buf/st-lab.c", "int lab;\n")
+    commit("fence: Add a lab")
+    topic("lab")
+    git("checkout", "-q", "more")
+    set_line(fence, 20, 2)
+    save(linux, "", *BY_OTHER)
+    patches(tmp / "more", "--start-number=2", "-1")
+    write(repo / "patches/series", """\
+# name  tree            kind  stable  needs
+alpha   drm-misc-fixes  post  stable  -
+beta    drm-misc-next   post  -       -   # alone
+gamma   drm-misc-next   post  -       alpha
+lab     -               lab   -       *
+""")
+    write(repo / ".gitignore", "build/\n__pycache__/\n")
+    shutil.copy(top / "Makefile", repo)
+    shutil.copytree(top / "scripts", repo / "scripts",
+                    ignore=shutil.ignore_patterns("__pycache__"))
+    sh(repo, *GIT, "init", "-q")
+    save(repo, "start")
+
+
+class Story(unittest.TestCase):
+    by_make = False
+
+    @classmethod
+    def setUpClass(cls):
+        """MORE: the second patch of alpha is there. START: the commands to begin with."""
+        cls.repo = cls.tmp / cls.__name__
+        cls.build, cls.t = cls.repo / "build", cls.repo / "build/linux"
+        shutil.copytree(cls.tmp / "start", cls.repo, symlinks=True)
+        if cls.more:
+            shutil.copytree(cls.tmp / "more", cls.repo / "patches/alpha", dirs_exist_ok=True)
+        for command in cls.start:
+            sh(cls.repo, "scripts/stack.py", command)
+        if cls.start:
+            save(cls.repo, "started")
+
+    def git(self, *args, at="build/linux", **more):
+        return sh(self.repo / at, *GIT, *args, **more)
+
+    # Each of these is one check, and what follows runs also if it fails.
+
+    def check(self, good, what, *shown):
+        with self.subTest():
+            if not good:
+                self.fail("\n".join([what, *shown]))
+
+    def same(self, what, got, want):
+        self.check(got == want, what, f"is {got!r}", f"and not {want!r}")
+
+    def has(self, path, line):
+        text = (self.repo / path).read_text() if (self.repo / path).exists() else ""
+        self.check(line in text.splitlines(), f"{path} has no line '{line}'")
+
+    def there(self, path, test=Path.exists):
+        self.check(test(self.repo / path), f"{path}: not {test.__name__}")
+
+    def works(self, *argv, at="", **more):
+        what, rc, out = run(self.repo / at, *argv, **more)
+        self.check(not rc, what, out)
+
+    def changes(self, *names):
+        status = sh(self.repo, *GIT, "status", "--porcelain", "-uall").splitlines()
+        self.same("what has changed", sorted(line[3:] for line in status), sorted(names))
+
+    def makes(self, text, *args, fails=False, **variables):
+        """A command with make, or without what is around it, works and says so."""
+        if self.by_make:
+            given = [f"{k}={v}" for k, v in variables.items()]
+            what, rc, out = run(self.repo, "make", *args, *given)
+        else:
+            what, rc, out = run(self.repo, "scripts/stack.py", *args, **variables)
+        why = ("fails", "does not fail")[fails] if bool(rc) != fails else f"does not say '{text}'"
+        self.check(bool(rc) == fails and re.search(text, out, re.M), what, out, why)
+        return out
+
+    def refuses(self, text, *args, **variables):
+        return self.makes(text, *args, fails=True, **variables)
+
+
+class Words(Story):
+    more, start, by_make = False, [], True
+
+    def test_words(self):
+        """names of variables, topics and targets are checked"""
+        self.refuses("no variable SERIE: did you mean SERIES", "tree", SERIE="none")
+        self.refuses("no topic 'foo'; use some of: alpha beta gamma lab", "kunit", TOPICS="foo")
+        self.refuses("leave TOPICS out, or SERIES", "test", TOPICS="alpha", SERIES="none")
+        self.refuses("leave SERIES out", "sparse", SERIES="none")
+        self.refuses("there is no variable zzz; .make help", "tree", zzz=1)
+        self.refuses("MINUTES is for make soak", "tree", MINUTES=3)
+        self.refuses("TOPIC is for make mail", "export", TOPIC="alpha")
+        self.refuses("use um, arm64 or x86_64", "kunit", ARCH="'")
+        self.refuses("not a Linux source tree", "tree", KSRC=self.repo)
+
+    def test_blank(self):
+        """a checkout below a directory with a blank"""
+        shutil.copytree(self.tmp / "start", self.repo / "a b", symlinks=True)
+        self.refuses("a blank or a colon", "-C", "a b", "tree")
+
+    def test_search(self):
+        """the topic that makes a test pass is found, wherever it is"""
+        import results
+        wrong = []
+        for n in 1, 2, 3, 8, 13:
+            names = [None, *map(str, range(1, n + 1)), "all topics"]
+            want = {f"case{i}": names[i % (n + 1) + 1] for i in range(40)}
+            asked, makers = [], {}
+
+            def verdicts(name, cases):
+                asked.append(name)
+                at = names.index(name)
+                return {c: "passes" if at >= names.index(want[c]) else "fails" for c in cases}
+
+            results.search(names, verdicts, 0, n + 1, set(want), makers)
+            if makers != want or not len(asked) == len(set(asked)) == n:
+                wrong.append(f"{n} topics, asked for {asked}: {makers}")
+        self.check(not wrong, "results.search()", *wrong)
+
+
+class Cold(Story):
+    more, start = False, []
+
+    def test_tree(self):
+        """tree from cold waits for another make, and is not made again"""
+        self.by_make = True
+        lock = os.open(self.repo, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        said = self.tmp / "first"
+        with open(said, "w") as out:
+            first = subprocess.Popen(["timeout", "60", "make", "tree"], cwd=self.repo, env=env,
+                                     stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        while "waiting for its end" not in said.read_text() and first.poll() is None:
+            time.sleep(0.1)
+        self.check(first.poll() is None, "make tree does not wait", said.read_text())
+        self.check(not self.t.exists(), "build/linux is made while another make is at work")
+        os.close(lock)
+        self.check(not first.wait(), "make tree", said.read_text())
+        self.there("build/linux", Path.is_dir)
+        self.makes("up to date", "tree")
+        self.by_make = False
+        refs = self.git("for-each-ref", "--format=%(refname:short)", "refs/heads").split()
+        self.same("branches", refs, ["alpha", "beta", "gamma", "lab"])
+        self.same("HEAD", self.git("symbolic-ref", "--short", "HEAD"), "lab")
+        log = self.git("log", "--format=%s", "base-9.9..HEAD").splitlines()
+        self.check(len(log) == 5, "not 5 commits", *log)
+        self.same(".gitignore", (self.t / ".gitignore").read_text(), "*.o\n")
+        self.there("build/linux/drivers/dma-buf/link.c", Path.is_symlink)
+        self.has(f"build/linux.base/{FENCE}", "int line10;")
+        self.makes(r"\Aalpha\nbeta\ngamma\Z", "needs", "lab")
+        self.makes(r"\Aalpha\.\.beta\Z", "commits", "beta")
+        self.makes(r"\Abase-9\.9\.\.alpha\Z", "commits", "alpha")
+
+    def test_export(self):
+        """the first export writes what is generated, the second nothing"""
+        self.makes("topics that changed: beta$", "export")
+        self.has("patches/beta/cover-letter.txt", "beta")
+        self.check(os.access(self.repo / "drivers/dma-buf/st-run", os.X_OK), "st-run: no program")
+        self.same("MAINTAINERS", (self.repo / "MAINTAINERS").read_text(),
+                  "FENCE\nM:\tSomebody <some@body>\n"
+                  "F:\tdrivers/dma-buf/\nF:\tDocumentation/fence/\n")
+        save(self.repo, "exported")
+        self.makes("0 files written, 0 removed; topics that changed: none", "export")
+        self.changes()
+        self.works("scripts/stack.py", "export", "--check")
+        self.works("scripts/stack.py", "verify")
+
+    def test_am(self):
+        """git am takes what is in the directory of a topic"""
+        self.git("worktree", "add", "-q", "--detach", self.build / "am", "base-9.9")
+        files = [p for t in ("alpha", "beta")
+                 for p in sorted((self.repo / "patches" / t).glob("*.patch"))]
+        self.works(*GIT, "am", "-q", *files, at="build/am")
+        self.works("git", "diff", "--exit-code", "beta", "HEAD", at="build/am")
+
+
+class Changes(Story):
+    more, start = False, ["tree", "export"]
+
+    def test_user(self):
+        """a change of the user stays"""
+        set_line(self.t / FENCE, 60, 7)
+        self.makes("using build/linux with your changes", "tree", "--keep")
+        self.refuses("has changes of its own: commit them", "tree")
+        self.refuses("has uncommitted changes", "export")
+        self.makes("^build/linux has changes of its own: ", "changed")
+        self.has(f"build/linux/{FENCE}", "int line60 = 7;")
+
+    def test_fold(self):
+        """folded into alpha it changes alpha alone"""
+        self.git("commit", "-q", "-a", f"--fixup={self.git('rev-parse', 'alpha')}")
+        self.works(*GIT, "rebase", "-q", "-i", "--autosquash", "base-9.9", at="build/linux",
+                   GIT_SEQUENCE_EDITOR="true")
+        self.makes("topics that changed: alpha$", "export")
+        self.changes("patches/alpha/0001-fence-Set-line-10.patch")
+        self.makes("up to date", "tree")
+        save(self.repo, "folded")
+
+    def test_earlier(self):
+        """a change on an earlier branch, or on one of the user's, is seen and can be dropped"""
+        self.git("checkout", "-q", "alpha")
+        self.git("commit", "-q", "--amend", "-m", "fence: Another name")
+        out = self.refuses("has changes of its own", "tree")
+        sh(self.repo, "sh", "-c", re.search("cd build/linux && git checkout -qf .*|$", out)[0])
+        self.same("HEAD", self.git("symbolic-ref", "--short", "HEAD"), "lab")
+        self.makes("up to date", "tree")
+        self.git("checkout", "-q", "-b", "mine")
+        self.git("commit", "-q", "--allow-empty", "-m", "fence: Mine")
+        self.git("checkout", "-q", "lab")
+        self.makes("branch mine of build/linux has commits that are nowhere else", "changed")
+        self.git("branch", "-q", "-D", "mine")
+
+    def test_other(self):
+        """somebody else's patch keeps its author, date and trailers"""
+        self.git("checkout", "-q", "alpha")
+        set_line(self.t / FENCE, 20, 2)
+        self.git(*AS_X, "commit", "-q", "-a", *BY_OTHER)
+        old = self.git("rev-parse", "alpha~")
+        self.works("git", *AS_X, "rebase", "-q", "--onto", "alpha", old, "lab", at="build/linux")
+        self.makes("topics that changed: alpha$", "export")
+        patch = "patches/alpha/0002-fence-Set-line-20.patch"
+        self.changes(patch, "patches/alpha/cover-letter.txt")
+        text = (self.repo / patch).read_text()
+        self.check(re.search("(?m)^From: .*<a@other.org>", text), "not by a@other.org", text)
+        self.has(patch, "Date: Wed, 4 Mar 2026 05:06:07 +0100")
+        self.has(patch, f"Signed-off-by: {OTHER}")
+        self.same("author", self.git("log", "-1", "--format=%an", "alpha"), "Änne Other")
+        save(self.repo, "foreign")
+
+    def test_signed(self):
+        """our own patch may not be signed off"""
+        self.git("commit", "-q", "--amend", "-s", "-m", "fence: Add a lab")
+        self.refuses("lab, fence-Add-a-lab has a Signed-off-by, which is the sender's", "export")
+        self.changes()
+        state = json.loads((self.build / "linux.applied").read_text())
+        self.git("reset", "-q", "--hard", state["head"])
+        self.makes("up to date", "tree")
+
+    def test_meanwhile(self):
+        """patches/ that changed meanwhile is not overwritten"""
+        self.git("commit", "-q", "--amend", "-m", "fence: Add a better lab")
+        edit(self.repo / LAB, "Add a lab", "Add the lab")
+        self.refuses("patches/ has changed since", "export")
+
+
+class Trees(Story):
+    more, start = True, ["tree"]
+
+    def test_topics(self):
+        """trees of topics, and without any"""
+        gamma, none = "build/linux-topics-gamma", "build/linux-unpatched"
+        self.makes("tree: build/linux-topics-gamma$", "tree", TOPICS="gamma")
+        self.has(f"{gamma}/{FENCE}", "int line10 = 1;")
+        self.has(f"{gamma}/{FENCE}", "int line11 = 1;")
+        self.has(f"{gamma}/{FENCE}", "int line40;")
+        self.there(f"{gamma}/drivers/dma-buf/st-lab.c", Path.is_file)
+        self.makes("up to date", "tree", TOPICS="gamma,gamma")
+        self.makes("linux-unpatched", "tree", SERIES="none")
+        self.same(FENCE, self.git("diff", "base-9.9", "HEAD", "--", FENCE, at=none), "")
+        self.there(f"{none}/drivers/dma-buf/st-beta.c", Path.is_file)
+
+    def test_differs(self):
+        """only what differs is written anew"""
+        kept = self.t / DRM, self.build / "linux-unpatched" / FENCE
+        for path in kept:
+            os.utime(path, (OLD, OLD))
+        edit(self.repo / LAB, "int lab;", "int labs;")
+        self.makes("linux-unpatched", "tree", SERIES="none")
+        self.has("build/linux-unpatched/drivers/dma-buf/st-lab.c", "int labs;")
+        for path in kept:
+            self.check(path.stat().st_mtime == OLD, f"{path} is written anew")
+        sh(self.repo, "git", "checkout", "-q", "patches")
+        self.makes("6 patches in 4 topics", "tree")
+
+    def test_ksrc(self):
+        """your own git, which has a patch already"""
+        linux, shallow = self.tmp / "linux", self.build / "shallow"
+        sh(linux, *GIT, "checkout", "-q", "-b", "mine", "base")
+        for number, value in (10, 1), (20, 2), (60, 7):
+            set_line(linux / FENCE, number, value)
+        save(linux, "fence: Mine")
+        sh(self.build, *GIT, "clone", "-q", "--depth=1", f"file://{linux}", shallow)
+        self.makes("skipped, the tree has it already: fence: Set line 10", "tree", KSRC=shallow)
+        self.same("status", sh(shallow, "git", "status", "--porcelain"), "")
+        self.makes("nothing is left of topic alpha", "tree", KSRC=linux, TOPICS="alpha")
+        shutil.rmtree(shallow)
+        self.makes("up to date", "tree")
+
+    def test_conflict(self):
+        """a conflict names topic, patch and file, and leaves nothing"""
+        self.refuses(f"topic beta: 'fence: Set line 40' conflicts in {FENCE}", "tree", BASE="9.8")
+        self.check(not (self.build / "linux-9.8").exists(), "there is build/linux-9.8")
+        self.same("what is left in build/", [p.name for p in self.build.glob("stack.*")], [])
+
+
+class Rebase(Story):
+    more, start = True, ["tree", "export"]
+
+    def test_abort(self):
+        """rebase leaves a conflict in place, and abort drops it"""
+        before = self.git("rev-parse", "HEAD")
+        self.refuses(f"topic beta: 'fence: Set line 40' conflicts in {FENCE}.*"
+                     "git rebase --continue", "rebase", BASE="9.8")
+        self.refuses("a rebase is in progress", "export")
+        self.git("rebase", "--abort")
+        self.same("HEAD", self.git("rev-parse", "HEAD"), before)
+        self.makes("up to date", "tree")
+        self.makes("0 files written, 0 removed", "export")
+        self.changes()
+
+    def test_mended(self):
+        """rebase that is mended goes into patches/ with its base"""
+        self.refuses("conflicts in", "rebase", BASE="9.8")
+        write(self.t / FENCE, self.git("show", f"base-9.8:{FENCE}") + "\n")
+        set_line(self.t / FENCE, 10, 1)
+        set_line(self.t / FENCE, 20, 2)
+        edit(self.t / FENCE, "long line40;", "long line40 = 1;")
+        self.git("add", FENCE)
+        self.works(*GIT, "rebase", "--continue", at="build/linux", GIT_EDITOR="true")
+        self.makes("topics that changed: beta$", "export")
+        line = (self.repo / "patches/base").read_text()
+        self.check(line.startswith("9.8 linux-source-9.8 9.8.1-1 sha256:"), "patches/base", line)
+        self.changes("patches/base", "patches/beta/0001-fence-Set-line-40.patch")
+        self.makes("up to date", "tree")
+        self.has(f"build/linux.base/{FENCE}", "long line40;")
+        self.refuses("conflicts in", "rebase", BASE="9.9")
+        self.git("rebase", "--abort")
+        save(self.repo, "rebased")
+
+    def test_next_to(self):
+        """a topic next to another one is written for the base, and merged with it"""
+        self.git("checkout", "-q", "lab")
+        set_line(self.t / FENCE, 13, 5)
+        fixed = self.git("log", "-1", "--format=%h", "--grep=Set line 40")
+        self.git("commit", "-q", "-a", f"--fixup={fixed}")
+        self.works(*GIT, "rebase", "-q", "-i", "--autosquash", "base-9.8", at="build/linux",
+                   GIT_SEQUENCE_EDITOR="true")
+        self.makes("topics that changed: beta$", "export")
+        self.git("worktree", "add", "-q", "--detach", self.build / "am", "base-9.8")
+        files = sorted((self.repo / "patches/beta").glob("*.patch"))
+        self.works(*GIT, "am", "-q", *files, at="build/am")
+        self.has(f"build/am/{FENCE}", "int line13 = 5;")
+        self.git("worktree", "remove", "-f", self.build / "am")
+        self.works("scripts/stack.py", "verify")
+        self.makes("0 files written, 0 removed", "export")
+
+
+class Result(unittest.TestResult):
+    """Counts checks."""
+    passed = failed = 0
+
+    def addSubTest(self, test, subtest, err):
+        if err:
+            self.bad(test, err)
+        else:
+            self.passed += 1
+
+    def bad(self, test, err):
+        """A line what, and the end of what there is to see: a caller may show no more than that."""
+        self.failed += 1
+        said = err[0] is AssertionError
+        text = str(err[1]) if said else "".join(traceback.format_exception(*err))
+        what, *lines = text.rstrip().splitlines()
+        print("\n    ".join([f"FAILED   {test.shortDescription() or test}: {what}", *lines[-8:]]),
+              flush=True)
+
+    addError = addFailure = bad
+
+
+def suite(story):
+    """Its cases, in the order in which they are written."""
+    return unittest.TestSuite(story(n) for n in vars(story) if n.startswith("test_"))
+
+
+def main():
+    there = {s.__name__: s for s in (Rebase, Trees, Changes, Cold, Words)}  # the longest first
+    for name in sys.argv[1:]:
+        if name not in there:
+            die(f"there is no story '{name}'; use some of: {' '.join(there)}")
+    stories = [there[name] for name in sys.argv[1:] or there]
+    for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    build.mkdir(exist_ok=True)
+    results = [Result() for _ in stories]
+    with tempfile.TemporaryDirectory(dir=build, prefix="glue.") as tmp:
+        Story.tmp = Path(tmp)
+        prepare(Story.tmp)
+        with ThreadPoolExecutor() as pool:
+            try:
+                list(pool.map(unittest.TestSuite.run, map(suite, stories), results))
+            except BaseException:
+                for result in results:
+                    result.stop()
+                raise
+    passed, failed = sum(r.passed for r in results), sum(r.failed for r in results)
+    print(f"glue test: {passed} passed, {failed} failed")
+    sys.exit(1 if failed or not passed else 0)
+
+
+if __name__ == "__main__":
+    main()
