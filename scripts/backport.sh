@@ -136,7 +136,6 @@ say "$(at rev-list --count "$from..$to") patches, not signed off: git am ${patch
 guest_config=(boot.config arm64.config)
 [ ! -f "$top/configs/boot-$v.config" ] || guest_config+=("boot-$v.config")
 . "$top/scripts/guest.sh"
-. "$top/scripts/objects.sh"
 
 # Each touched object with W=1, before and after: what the topics add is wrong.
 export CROSS_COMPILE=$cross
@@ -144,13 +143,13 @@ w1=$tree.w1
 mapfile -t objects < <(at diff --name-only --diff-filter=d "$from" "$to" -- '*.c' | sed 's/c$/o/')
 compile() {	# before|after
 	local o wanted=()
-	[ -f "$w1/.prepared" ] || object_prepare arm64 "$tree" "$w1" || return 1
+	[ -f "$w1/.prepared" ] || "$top/scripts/objects.py" prepare arm64 "$tree" "$w1" || return 1
 	for o in "${objects[@]}"; do
 		[ ! -f "$tree/${o%o}c" ] || wanted+=("$o")
 		rm -f "$w1/$o"
 	done
 	make -k -C "$tree" ARCH=arm64 O="$w1" -j"$jobs" W=1 "${wanted[@]}" >"$w1/$1" 2>&1 || true
-	messages "$tree" <"$w1/$1" | grep -v 'No rule to make target' >"$w1/$1.messages" || true
+	"$top/scripts/objects.py" messages "$tree" <"$w1/$1" | grep -v 'No rule to make target' >"$w1/$1.messages" || true
 }
 judge_objects() {
 	local o new other=()

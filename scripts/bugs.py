@@ -11,7 +11,7 @@ With --check nothing runs: all that is named is there, and every patch with a Fi
 
 import datetime, json, os, re, subprocess, sys
 from types import SimpleNamespace
-import results, stack
+import objects, results, stack
 from stack import build, commits, die, git, open_store, patches, pick, say, standing, top
 
 source = patches / "bugs"
@@ -100,7 +100,7 @@ def violation(case):
 def run_kunit(names, base, topics):
     """{case: (on the base, with the stack)}, of what results-topics keeps or of a run."""
     results.kept.mkdir(exist_ok=True)
-    results.config.write_text("\n".join(results.bash('. "$top/scripts/objects.sh"; uml_config')) + "\n")
+    results.config.write_text(objects.uml_config())
     verdicts = []
     for series, whole in ("none", []), ("topics", list(topics)):
         chosen, partly = stack.selection(SimpleNamespace(topics=whole, series=series), topics, base)

@@ -6,7 +6,6 @@
 # touches, of those that take a comment out of a file it touches, and of the indexes
 # above them. The rest of Documentation/ would take an hour.
 . "$(dirname "$0")/common.sh"
-. "$top/scripts/objects.sh"
 
 # The Makefile exports it empty, which the kernel's does not take.
 unset ARCH
@@ -69,7 +68,7 @@ for which in base series; do
 	kernel-doc) kernel_doc "$src" >"$log.$which.raw" ;;
 	html)	html "$src" >"$log.$which.raw" 2>&1 || { tail -n 10 "$log.$which.raw"; die "htmldocs failed on the $which"; } ;;
 	esac
-	messages "$src" <"$log.$which.raw" >"$log.$which"
+	"$top/scripts/objects.py" messages "$src" <"$log.$which.raw" >"$log.$which"
 done
 new=$(comm -13 "$log.base" "$log.series" | while read -r message; do exists "$message" || echo "$message"; done)
 [ -z "$new" ] || { echo "new with the stack:"; echo "$new"; }

@@ -13,30 +13,23 @@ The selftests in userspace want modules and devices that UML lacks: 'make boot' 
 
 import datetime, json, os, re, subprocess, sys
 from types import SimpleNamespace
-import stack
+import objects, stack
+from objects import KUNIT, bash
 from stack import build, commits, die, git, logs, open_store, pick, say, short, standing, top
 
 work, out, kept = build / "results", build / "results.kunit-um", build / "results-topics"
 config = build / "results.config"
 ok = ("passes", "skipped")
-KUNIT = "./tools/testing/kunit/kunit.py"
 BOOT = ["--kernel_args", "seccomp=on", "--kernel_args", "ncpus=2",
         "--kernel_args", "kasan_multi_shot"]
-
-
-def bash(script, *args):
-    """Something of common.sh."""
-    run = subprocess.run(["bash", "-c", f'. "$0/common.sh"; {script}', top / "scripts", *args],
-                         stdout=subprocess.PIPE, text=True)
-    return run.stdout.split("\n")[:-1] if run.returncode == 0 else sys.exit(1)
 
 
 def build_kernel(commit):
     """Returns what tells one kernel from another."""
     bash('own_tree "$1" "$2" >&2', work, commit)
-    bash('cd "$1"; . "$top/scripts/objects.sh"; same_objects; '
-         'quietly "$logs/results-build.log" "building the KUnit kernel" '
-         '$kunit build --build_dir="$2" --kunitconfig="$3" --jobs="$jobs" >&2', work, out, config)
+    bash('cd "$1"; quietly "$logs/results-build.log" "building the KUnit kernel" '
+         '$kunit build --build_dir="$2" --kunitconfig="$3" --jobs="$jobs" >&2', work, out, config,
+         env=objects.same_objects())
     return git("hash-object", out / "linux")
 
 
@@ -173,7 +166,7 @@ def main():
     open_store()
     base = standing() or die("there is no work tree yet: run 'make tree' first")
     kept.mkdir(exist_ok=True)
-    config.write_text("\n".join(bash('. "$top/scripts/objects.sh"; uml_config')) + "\n")
+    config.write_text(objects.uml_config())
     lines = commits(topics, base)
     steps = [t for t in topics if topics[t].kind == "post" and concerns_uml(t, lines)]
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What stack.py and its likes share: git, patches/, and the branches of build/linux.git."""
 
-import contextlib, hashlib, json, os, re, shutil, subprocess, sys, tempfile, time
+import contextlib, hashlib, json, os, re, shutil, signal, subprocess, sys, tempfile, time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,10 +40,31 @@ def short(path):
     return os.path.relpath(path, top)
 
 
-def git(*args, at=None, rc=False, raw=False, env=clean_env):
-    """What git prints; with rc= the whole result, whatever its exit code is."""
+class Ended(BaseException):
+    """By the signal with this number."""
+
+
+def run_main(main):
+    """What a signal ends ends its children first, and then by the signal: a caller notices."""
+    def end(number, frame):
+        raise Ended(number)
+
+    for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)
+    try:
+        main()
+    except Ended as ended:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        signal.signal(ended.args[0], signal.SIG_DFL)
+        os.kill(os.getpid(), ended.args[0])
+
+
+def git(*args, at=None, rc=False, raw=False, env=clean_env, data=b""):
+    """What git prints; with rc= the whole result, whatever its exit code is. It reads DATA."""
     run = subprocess.run(["git", *map(str, args)], cwd=at or store, env=env,
-                         capture_output=True, stdin=subprocess.DEVNULL)
+                         capture_output=True, input=data)
     if rc:
         return run
     if run.returncode:
