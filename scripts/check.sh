@@ -76,7 +76,7 @@ mend="mend it in ${tree#"$top"/} ('git rebase -i --update-refs $base_ref'), 'mak
 check applies "the topics on Debian's 7.2 and 6.12${ksrc:+, and on KSRC}" \
 	"nothing to do for a topic that is not meant for that kernel; 'make rebase' leaves a conflict to be mended" "$top/scripts/applies.py"
 check topics "each topic on its own, on what it needs: recipients, W=1 and sparse, its tests" \
-	"$mend 'make check CHECKS=topics TOPICS=NAME'; what was ok is kept" "$top/scripts/topics-check.sh"
+	"$mend 'make check CHECKS=topics TOPICS=NAME'; what was ok is kept" "$top/scripts/topics_check.py"
 check checkpatch "checkpatch --strict" "$mend 'make check CHECKS=checkpatch'" "$top/scripts/checkpatch.sh"
 check kernel-doc "kernel-doc -Wall on every file that the series touches" \
 	"$mend 'make check CHECKS=kernel-doc'" "$top/scripts/docs.sh" kernel-doc
