@@ -91,5 +91,5 @@ for arch in um x86_64 arm64; do
 done
 check coccicheck "the semantic patch, on base and series (6 minutes on 2 cores)" "'make coccicheck' shows the reports" "$top/scripts/coccicheck.sh"
 check bisect "every patch builds, without a new message, and passes its tests" \
-	"$mend 'make check CHECKS=bisect TOPICS=NAME'; what was ok is kept" "$top/scripts/bisect.sh"
+	"$mend 'make check CHECKS=bisect TOPICS=NAME'; what was ok is kept" "$top/scripts/bisect_check.py"
 finish
