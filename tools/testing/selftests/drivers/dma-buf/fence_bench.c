@@ -213,46 +213,6 @@ static const char *bench_sw_sync(void)
 
 /* ---- frames ---- */
 
-/*
- * Each frame one of many fences signals, and another one takes its place. Who
- * makes and signals them would be others, and does not count.
- */
-static const char *bench_polls(void)
-{
-	static __u64 ns[POLLS];
-	struct pollfd polled[POLLED];
-	int timeline[POLLED];
-	unsigned int i, at;
-	__u64 start;
-
-	for (i = 0; i < POLLED; i++) {
-		timeline[i] = timeline_open();
-		polled[i].fd = timeline_fence(timeline[i], 1);
-		polled[i].events = POLLIN;
-		if (polled[i].fd < 0)
-			return wrong("no fence of sw_sync: %m");
-	}
-	for (i = 0; i < POLLS; i++) {
-		at = i % POLLED;
-		timeline_inc(timeline[at], 1);
-		start = now_ns();
-		if (poll(polled, POLLED, WAIT_MS) != 1 || !polled[at].revents)
-			return "another fence has signaled, or none";
-		close(polled[at].fd);
-		ns[i] = now_ns() - start;
-		polled[at].fd = timeline_fence(timeline[at], i / POLLED + 2);
-		if (polled[at].fd < 0)
-			return wrong("no fence of sw_sync: %m");
-	}
-	for (i = 0; i < POLLED; i++) {
-		close(polled[i].fd);
-		close(timeline[i]);
-	}
-	printf("bench op=poll-%u kind=frame ps=%llu\n", POLLED,
-	       median(ns, POLLS) * 1000);
-	return NULL;
-}
-
 /* Counts what all CPUs execute, in user mode, in the kernel and in interrupts. */
 static const char *instructions_start(int *counters, unsigned int cpus)
 {
@@ -290,6 +250,46 @@ static __u64 instructions_end(int *counters, unsigned int cpus)
 		close(counters[i]);
 	}
 	return complete ? all : 0;
+}
+
+/* Each frame one of many fences signals, and another one takes its place. */
+static const char *bench_polls(int *counters, unsigned int cpus)
+{
+	struct pollfd polled[POLLED];
+	int timeline[POLLED];
+	const char *why;
+	unsigned int i, at;
+	__u64 n;
+
+	for (i = 0; i < POLLED; i++) {
+		timeline[i] = timeline_open();
+		polled[i].fd = timeline_fence(timeline[i], 1);
+		polled[i].events = POLLIN;
+		if (polled[i].fd < 0)
+			return wrong("no fence of sw_sync: %m");
+	}
+	why = instructions_start(counters, cpus);
+	for (i = 0; !why && i < POLLS; i++) {
+		at = i % POLLED;
+		timeline_inc(timeline[at], 1);
+		if (poll(polled, POLLED, WAIT_MS) != 1 || !polled[at].revents)
+			why = "another fence has signaled, or none";
+		close(polled[at].fd);
+		polled[at].fd = timeline_fence(timeline[at], i / POLLED + 2);
+		if (polled[at].fd < 0)
+			why = wrong("no fence of sw_sync: %m");
+	}
+	if (why)
+		return why;
+	n = instructions_end(counters, cpus);
+	if (!n)
+		return "not all instructions were counted";
+	for (i = 0; i < POLLED; i++) {
+		close(polled[i].fd);
+		close(timeline[i]);
+	}
+	printf("bench op=poll-%u kind=frame ps=%llu\n", POLLED, n * 1000 / POLLS);
+	return NULL;
 }
 
 static int merge_fds(int fd, int fd2)
@@ -340,24 +340,15 @@ static const char *frame_run(struct display *d, const int *timeline,
 	return NULL;
 }
 
-static const char *bench_frames(void)
+static const char *bench_flips(int *counters, unsigned int cpus)
 {
-	unsigned int i, cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	int timeline[2] = { timeline_open(), timeline_open() };
-	int kmsg, counters[MAX_CPUS];
 	struct display d = {};
 	const char *why;
+	unsigned int i;
+	int kmsg;
 	__u64 n;
 
-	if (cpus > MAX_CPUS)
-		return "too many CPUs";
-	why = instructions_start(counters, cpus);
-	if (why) {
-		/* emulated, there is one only where QEMU counts them */
-		printf("# no frames: %s\n", why);
-		return NULL;
-	}
-	instructions_end(counters, cpus);
 	why = display_prepare(&d, &kmsg);
 	why = why ?: display_start(&d, FAST_HZ);
 	why = why ?: instructions_start(counters, cpus);
@@ -373,6 +364,25 @@ static const char *bench_frames(void)
 	close(timeline[1]);
 	close(kmsg);
 	return display_destroy(&d);
+}
+
+static const char *bench_frames(void)
+{
+	unsigned int cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	int counters[MAX_CPUS];
+	const char *why;
+
+	if (cpus > MAX_CPUS)
+		return "too many CPUs";
+	why = instructions_start(counters, cpus);
+	if (why) {
+		/* emulated, there is one only where QEMU counts them */
+		printf("# no frames: %s\n", why);
+		return NULL;
+	}
+	instructions_end(counters, cpus);
+	why = bench_polls(counters, cpus);
+	return why ?: bench_flips(counters, cpus);
 }
 
 /* ---- grace periods ---- */
@@ -741,9 +751,7 @@ int main(void)
 	why = bench_sw_sync();
 	if (why)
 		skipped += printf("# SKIP sw_sync: %s\n", why);
-	why = bench_polls();
-	if (!why)
-		why = bench_frames();
+	why = bench_frames();
 	if (why)
 		skipped += printf("# SKIP frames: %s\n", why);
 	why = bench_merged();
