@@ -55,7 +55,7 @@ guest_build
 # program asks for, nor modules.
 may_skip='no_memory_for_device|no_memory_for_configfs'
 # What is built in and not on PCI can only be unbound.
-may_skip+='|the device is not on PCI|the driver is built in|the device is in no slot|has no timelines'
+may_skip+='|the device is not on PCI|the driver is built in|the device is in no slot|no monitor|has no timelines'
 if [ "$kcsan" = 1 ]; then
 	may_skip="$may_skip|kernel_reports_use_after_free"
 	tests=("${tests[@]/fence_module_unload*/}")
@@ -75,7 +75,7 @@ for name in ${tests[@]}; do
 	fence_uapi | fence_error | fence_describe) run_selftest "$name" 600 "" -global virtio-mmio.force-legacy=false -device virtio-gpu-device ;;
 	drm_device_gone) run_selftest "$name" 300 "DRM_DEVICE_GONE=virtio_gpu" -global virtio-mmio.force-legacy=false \
 		-device virtio-gpu-device -device virtio-gpu-device
-		label=$name-pci run_selftest "$name" 300 "DRM_DEVICE_GONE=virtio_gpu" -device virtio-gpu-pci -device virtio-gpu-pci
+		label=$name-pci run_selftest "$name" 600 "DRM_DEVICE_GONE=virtio_gpu" -device virtio-gpu-pci -device virtio-gpu-pci
 		quietly "$logs/boot-simple-framebuffer.log" "making the device tree of a framebuffer" simple_framebuffer
 		label=$name-simpledrm run_selftest "$name" 300 "DRM_DEVICE_GONE=simple-framebuffer" -dtb "$out/simple-framebuffer.dtb"
 		# the gadget is made of modules
