@@ -108,10 +108,10 @@ rebase: ## take build/linux to BASE=major.minor or KSRC= with git rebase; a conf
 	$(run) "source" stack.py rebase
 
 mail: ## a topic as mails from you in build/outgoing/, signed off; SEND=1 sends them, see README
-	$(run) "source mail" mail.sh
+	$(run) "source mail" mail.py
 
 mail-test: ## send all to a mail server that keeps it, and apply what arrived; nothing leaves the machine
-	$(run) -t "source mail sink" mail-test.sh
+	$(run) -t "source mail sink" mail_test.py
 
 backport: ## the fixes on an older kernel: make backport BASE=7.2 applies, builds and boots them, red before and green after
 	$(run) "source build arm64" backport.sh

@@ -21,6 +21,8 @@ soak.sh:*) die "ARCH=$arch: use um or arm64, or neither for both" ;;
 *) die "ARCH is for 'make kunit' and 'make soak'" ;;
 esac
 [ "$script" != soak.sh ] || [ "$arch" = um ] || groups+=(arm64)
+target=${script%.*}
+target=${target//_/-}
 for v in ${GIVEN:-}; do
 	case $v in
 	SUITES) takers="kunit" ;;
@@ -37,7 +39,7 @@ for v in ${GIVEN:-}; do
 	TOPIC|TO|TRAILERS|VERSION|CHANGELOG|COVER|SINCE|LINK|PUBLIC|SEND|CONFIRM) takers="mail mail-test" ;;
 	*) continue ;;
 	esac
-	[[ " $takers " == *" ${script%.*} "* ]] ||
+	[[ " $takers " == *" $target "* ]] ||
 		die "$v is for make ${takers// / and make }"
 done
 [ "$script" != bench.sh ] || [ "$base" != 6.12 ] || die "BASE=6.12: bench compares with 6.12 anyway, leave BASE out"

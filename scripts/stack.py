@@ -19,7 +19,7 @@ build/linux has the stack on the base of patches/base, one branch a topic. All o
 trees are made of its commits with git cherry-pick. README says how to work with them.
 """
 
-import fcntl, os, re, shlex, signal, sys, zlib
+import os, re, shlex, sys, zlib
 from pathlib import Path
 from types import SimpleNamespace
 from stack_lib import *
@@ -372,8 +372,6 @@ def list_changed(mode=""):
 
 def main():
     command, args = (sys.argv[1:] or [""])[0], sys.argv[2:]
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    signal.signal(signal.SIGHUP, lambda number, frame: sys.exit(128 + number))
     allowed = {"tree": ("--keep", "--base"), "export": ("--check",)}
     run = dict(tree=tree, export=export, verify=verify, rebase=rebase, env=env,
                changed=list_changed).get(command)
@@ -381,10 +379,8 @@ def main():
         if len(args) > 1 or args and args[0] not in allowed.get(command, ()):
             die(f"usage: stack.py {command} {' | '.join(allowed.get(command, ()))}")
         logs.mkdir(parents=True, exist_ok=True)
-        if not os.environ.get("SERIES_LOCKED") and command in ("tree", "export", "rebase"):
-            lock = os.open(top, os.O_RDONLY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            os.environ["SERIES_LOCKED"] = "1"
+        if command in ("tree", "export", "rebase"):
+            lock_checkout()
         return run(*args)
     topics = read_series()
     names = known(args, topics) or list(topics)
@@ -411,8 +407,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+    run_main(main)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """What stack.py and its likes share: git, patches/, and the branches of build/linux.git."""
 
-import contextlib, hashlib, json, os, re, shutil, signal, subprocess, sys, tempfile, time
+import contextlib, fcntl, hashlib, json, multiprocessing, os, re, shutil, signal, subprocess, sys
+import tempfile, time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,6 +62,19 @@ def run_main(main):
         os.kill(os.getpid(), ended.args[0])
 
 
+def lock_checkout():
+    """One at a time in a checkout: they share work trees and objects."""
+    if os.environ.get("SERIES_LOCKED"):
+        return
+    lock = os.open(top, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("another make is at work in this checkout; waiting for its end")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    os.environ["SERIES_LOCKED"] = "1"
+
+
 def git(*args, at=None, rc=False, raw=False, env=clean_env, data=b""):
     """What git prints; with rc= the whole result, whatever its exit code is. It reads DATA."""
     run = subprocess.run(["git", *map(str, args)], cwd=at or store, env=env,
@@ -85,23 +99,64 @@ def last(mapping):
     return next(reversed(mapping), None)
 
 
+def run_command(*argv, **how):
+    """Ends with what a command ends with."""
+    code = subprocess.run(list(map(str, argv)), stdin=subprocess.DEVNULL, **how).returncode
+    sys.exit(code if code >= 0 else 128 - code)
+
+
+def with_dots(log, run, *args, **how):
+    """The exit code of a long step: a function, with its output in LOG and a dot every ten
+    seconds. It runs in a process group of its own, so that ^C ends all of it."""
+    def work():
+        os.setpgid(0, 0)
+        with open(os.devnull) as nothing, open(log, "w") as out:
+            for number, file in enumerate((nothing, out, out)):
+                os.dup2(file.fileno(), number)
+        run(*args, **how)
+
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    try:
+        while child.join(10) or child.is_alive():
+            print(".", end="", flush=True)
+    except BaseException:
+        try:
+            os.killpg(child.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            child.terminate()
+        child.join()
+        with contextlib.suppress(OSError):    # who reads it may be gone, too
+            print(" interrupted; the same command goes on from here", file=sys.stderr)
+        raise
+    return child.exitcode if child.exitcode >= 0 else 128 - child.exitcode
+
+
+def quietly(log, what, run, *args, **how):
+    """The same, and says what is done: whether it was. On failure it shows the end of LOG."""
+    print(f"== {what} ", end="", flush=True)
+    begin = time.time()
+    if not (code := with_dots(log, run, *args, **how)):
+        print(f" done ({time.time() - begin:.0f} s)", flush=True)
+        return True
+    print(" FAILED")
+    for line in log.read_text(errors="replace").splitlines()[-15:]:
+        print("   ", line)
+    sys.stdout.flush()
+    if shutil.disk_usage(build).free >> 20 < 10:
+        print("error: no space is left under build/", file=sys.stderr)
+    print(f"error: {what} failed (exit {code}); the whole log is {short(log)}", file=sys.stderr)
+    return False
+
+
 def step(what, *argv):
     """A long command: its output in a log, and a dot every ten seconds."""
     print(f"== {what} ", end="", flush=True)
-    start, log = time.time(), logs / "step.log"
-    with open(log, "w") as out:
-        run = subprocess.Popen(list(map(str, argv)), stdin=subprocess.DEVNULL, stdout=out,
-                               stderr=out, env=clean_env)
-        while True:
-            try:
-                run.wait(10)
-                break
-            except subprocess.TimeoutExpired:
-                print(".", end="", flush=True)
-    if run.returncode:
+    begin, log = time.time(), logs / "step.log"
+    if with_dots(log, run_command, *argv, env=clean_env):
         print(" FAILED")
         die(f"{what} failed: " + (log.read_text().strip().split("\n")[-1] or f"see {short(log)}"))
-    print(f" done ({time.time() - start:.0f} s)", flush=True)
+    print(f" done ({time.time() - begin:.0f} s)", flush=True)
 
 
 def need_space(megabytes, what):
