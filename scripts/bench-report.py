@@ -97,10 +97,11 @@ def worst_of(instrument, prefix, kind, kernel="series"):
 
 
 def set_goals():
-    # The middle half of differing orders is another half when the timer ticks elsewhere.
+    # The middle half of differing orders is another half when the timer ticks elsewhere. When a
+    # frame is tried again depends on the phase of two timers.
     apart = dict.fromkeys(f"{op} ({kind})" for (instrument, _, op, kind), found in values.items()
                           if instrument == "count" and kind not in set(APART) - {"frame"} and not op.endswith("-shuffled")
-                          and max(found) > 1.005 * min(found) + 100)
+                          and max(found) > (1.03 if kind == "frame" else 1.005) * min(found) + 100)
     goal("the counts of instructions agree" + (": not for " + ", ".join(apart) if apart else ""), not apart)
     over = []
     for op in dict.fromkeys(op for op, kind in rows if kind not in APART):
