@@ -9,7 +9,7 @@
  * and powers off. N is the exit code, 128 + signal if one ended the test, and
  * 124 if it took longer than "selftest_timeout=SECONDS" (120 by default).
  * With "modules=NAME,NAME" it loads these before, too.
- * With "kmemleak=on" it looks for what the kernel has lost in the end.
+ * With "kmemleak=on selftest_leaks=1" it looks for what the kernel has lost in the end.
  * With "selftest_only=CASE,FIXTURE.VARIANT.CASE" it runs nothing but these. What the
  * kernel does not know of its command line is in the environment of the test.
  * Without selftest= it prints "boot-init: idle" and powers off.
@@ -455,7 +455,7 @@ int main(void)
 					cmdline_number("selftest_timeout",
 						       TIMEOUT),
 					cmdline_value("selftest_only"));
-			if (cmdline_value("kmemleak"))
+			if (cmdline_value("selftest_leaks"))
 				find_leaks();
 			print_output();
 		}

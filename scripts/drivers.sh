@@ -77,7 +77,7 @@ for display in "${displays[@]}"; do
 	[[ " ${wanted[*]} " == *" $name "* ]] || continue
 	append="modules=$modules DRM_DEVICE_GONE=$driver DRM_DEVICE_GONE_QMP=/dev/ttyS1 DRM_DEVICE_GONE_MODEL=$model"
 	# without: the tables of QEMU take ACPI longer to work through, emulated, than it gives them
-	append+=" slab_debug=P acpi=noirq oops=panic softlockup_panic=1 kmemleak=on"
+	append+=" slab_debug=P acpi=noirq oops=panic softlockup_panic=1 kmemleak=on selftest_leaks=1"
 	[ "$name" != vesa ] || append+=" vga=0x317"
 	# another one, with sync objects, which stays
 	second=()
