@@ -1055,9 +1055,9 @@ static void poll_from_callback_while_enabled(struct kunit *test)
 static int race_first_group(void *data)
 {
 	struct race *race = data;
-	unsigned int i, half = race->m.array->num_callbacks / 2;
+	unsigned int i;
 
-	for (i = 0; i < half; i++) {
+	for (i = 0; i < IN_FLIGHT / 2; i++) {
 		dma_fence_signal(race->m.fences[i]);
 		dma_fence_signal(race->m.fences[race->m.num - 1 - i]);
 	}
@@ -1074,20 +1074,18 @@ static void poll_while_armed(struct kunit *test)
 {
 	struct race *race = race_create(test);
 	struct dma_fence_array *array;
-	unsigned int i, half, first;
 	struct task_struct *task;
 	struct dma_fence *last;
-	unsigned long flags;
 	bool armed, signaled;
+	unsigned long flags;
+	unsigned int i;
 
 	KUNIT_ASSERT_EQ(test, members_create(test, &race->m, RACE_MANY), 0);
 	array = race->m.array;
-	half = array->num_callbacks / 2;
-	last = race->m.fences[half];
+	last = race->m.fences[IN_FLIGHT / 2];
 	init_completion(&race->signaled);
 	dma_fence_enable_signaling(&array->base);
-	first = READ_ONCE(array->num_unarmed);
-	for (i = half + 1; i < RACE_MANY - half; i++)
+	for (i = IN_FLIGHT / 2 + 1; i < RACE_MANY - IN_FLIGHT / 2; i++)
 		dma_fence_signal(race->m.fences[i]);
 
 	migrate_disable();
@@ -1098,9 +1096,12 @@ static void poll_while_armed(struct kunit *test)
 
 	dma_fence_lock_irqsave(last, flags);
 	wake_up_process(task);
-	for (i = 0; i < 1000000 && READ_ONCE(array->num_unarmed) == first; i++)
+	for (i = 0, armed = false; i < 1000000 && !armed; i++) {
 		udelay(1);
-	armed = READ_ONCE(array->num_unarmed) != first;
+		armed = irq_work_is_busy(&array->work) && !irq_work_is_pending(&array->work);
+	}
+	/* It runs. Give it the time to come to the lock. */
+	udelay(100);
 	dma_fence_signal_locked(last);
 	/* To signal the array, too, would take its lock inside that of a member. */
 	signaled = dma_fence_array_ops.signaled(&array->base);
