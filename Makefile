@@ -44,17 +44,19 @@ help: ## this list
 	@echo '  JOBS=         parallel jobs (default: one per CPU)'
 	@echo '  SUITES="drm_fence dma-buf*"  kunit: only these; ARCH=arm64 or x86_64 runs them under QEMU'
 	@echo '  TESTS="out_fence_lifetime drm_fence"  boot, drivers: only these selftests and KUnit suites;'
-	@echo '                PROGRAM.FIXTURE.VARIANT.CASE is one case of a selftest'
+	@echo '                PROGRAM.CASE or PROGRAM.FIXTURE.VARIANT.CASE is one case of a selftest,'
+	@echo '                SUITE.CASE one of a suite'
 	@echo '  WRITEBACK_FENCE_ROUNDS=n  boot: devices that come and go in the selftest (default 100)'
 	@echo '  KCSAN=1       boot: look for data races instead of use after free'
-	@echo '  KERNEL=rt     boot: configs/boot-rt.config on top; there are others'
+	@echo '  KERNEL=rt     boot: with PREEMPT_RT; strict: RCU as strict as can be; plain: no debugging'
 	@echo '  CHECKS="docs bisect"  check: only these, by the names in its table'
 	@echo '  NOBOOT=1      backport: apply and build only'
 	@echo '  MUTANTS="NAME NAME"  mutants: only these of mutants/table'
 	@echo '  DRIVERS="virtio qxl"  drivers: only these displays; UPDATE=1 writes results/drivers.md'
 	@echo '  ROUNDS=n UPDATE=1  bench: boots of each kernel (default 5); copy the report to results/'
 	@echo '  SEED=n ARCH=  soak: the seed of the first round; um or arm64 alone'
-	@echo '  TOPIC= TO= TRAILERS= VERSION= CHANGELOG= COVER= SINCE= LINK= SEND=  mail: see README'
+	@echo '  TOPIC= TO= TRAILERS= VERSION= CHANGELOG= COVER= SINCE= LINK= PUBLIC= SEND= CONFIRM='
+	@echo '                mail: see README'
 
 boot: ## boot the fixed kernel on arm64 in QEMU and run every check inside
 	$(run) -t "source build arm64" boot.sh

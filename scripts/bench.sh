@@ -166,7 +166,7 @@ title="# Benchmark of dma_fence
 
 $(base_name) with the series and without it, and $(git -C "$build/linux.git" log -1 --format=%s base-$lts),
 by \`make bench ROUNDS=$rounds\` with gcc $(gcc -dumpfullversion) and QEMU $(qemu-system-aarch64 --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')
-on $(nproc) CPUs, load $(cut -d' ' -f1 /proc/loadavg).
+on $(nproc) CPUs, load $(cut -d' ' -f1 /proc/loadavg), on $(date +%F), commit $(git -C "$top" describe --always --dirty).
 "
 rc=0
 "$top/scripts/bench-report.py" "$results" "$title" || rc=$?

@@ -20,8 +20,6 @@ if [ "$kcsan" = 1 ]; then
 	guest_suffix=arm64-kcsan
 fi
 if [ -n "${KERNEL:-}" ]; then
-	mapfile -t kernels < <(cd "$top/configs" && printf '%s\n' boot-[a-z]*.config | sed 's/boot-\(.*\).config/\1/')
-	[[ " ${kernels[*]} " == *" $KERNEL "* ]] || die "KERNEL=$KERNEL: there are: ${kernels[*]}"
 	guest_config+=("boot-$KERNEL.config")
 	guest_suffix=${guest_suffix:-arm64}-$KERNEL
 fi
@@ -32,13 +30,15 @@ suites=('dma-buf*' drm_fence 'drm_sched_lifetime*')
 mapfile -t programs < <(guest_programs)
 tests=("${programs[@]}")
 if [ -n "${TESTS:-}" ]; then
-	read -ra wanted <<<"${TESTS//,/ }"
+	given_words TESTS
 	all=" ${programs[*]} "
 	tests=() suites=()
-	for name in "${wanted[@]}"; do
+	for name in "${words[@]}"; do
 		if [[ $all == *" ${name%%.*} "* ]]; then
-			[[ $name != *.* ]] || grep -sqE "^TEST.*\b${name##*.}\b" "$tree/$selftest/${name%%.*}.c" ||
-				die "there is no case '${name#*.}' in ${name%%.*}.c"
+			for part in $(cut -s -d. -f2- --output-delimiter=' ' <<<"$name"); do
+				grep -qE "^(TEST|FIXTURE).*\b$part\b" "$tree/$selftest/${name%%.*}.c" ||
+					die "there is no case '${name#*.}' in ${name%%.*}.c"
+			done
 			tests+=("$name")
 		elif kunit_known "$tree" "$name"; then
 			suites+=("$name")

@@ -141,14 +141,27 @@ kunit_names() {	# SRC
 		sed -n 's/.*\.name = "\([^"]*\)".*/\1/p' | sort -u
 }
 
-# kunit_known SRC GLOB: whether one of them is meant
+# kunit_known SRC GLOB: whether a suite is meant, or a case of one
 kunit_known() {
-	local name
+	local name file
 	while read -r name; do
 		# shellcheck disable=SC2053
-		[[ $name != ${2%%.*} ]] || return 0
+		[[ $name == ${2%%.*} ]] || continue
+		[[ $2 == *.* ]] || return 0
+		file=$(git -C "$1" grep -l "\.name = \"$name\"" -- drivers/dma-buf drivers/gpu/drm | head -n 1)
+		while read -r name; do
+			# shellcheck disable=SC2053
+			[[ $name != ${2#*.} ]] || return 0
+		done < <(sed -nE 's/.*KUNIT_CASE[A-Z_]*\((\w+).*/\1/p' "$1/$file")
 	done < <(kunit_names "$1")
 	return 1
+}
+
+# given_words VARIABLE: its words in $words, with blanks or commas between
+given_words() {
+	local IFS=$' \t\n'
+	read -ra words <<<"${!1//,/ }"
+	[ ${#words[@]} -gt 0 ] || die "$1=${!1} names nothing"
 }
 
 # kunit_exec SRC OUT LOG GLOB [OPTION...]: boot the kernel in OUT and run the suites of one

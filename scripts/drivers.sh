@@ -17,30 +17,20 @@ have_tree
 program=drm_device_gone
 [ -f "$tree/$selftest/$program.c" ] || die "${tree#"$top"/} does not have $selftest/$program.c"
 
-# NAME is what DRIVERS= takes: the driver in sysfs, modules in order, model. There is no vmwgfx:
-# it finds vmware-svga and gives up with "Hardware has no pitchlock".
-displays=(
-	"virtio virtio_gpu virtio_dma_buf,virtio-gpu virtio-gpu-pci"
-	"qxl qxl ttm,drm_ttm_helper,qxl qxl"
-	"qxl-vga qxl ttm,drm_ttm_helper,qxl qxl-vga"
-	"bochs bochs-drm bochs bochs-display"
-	"cirrus cirrus-qemu cirrus-qemu cirrus-vga"
-	"vesa vesa-framebuffer vesadrm VGA"
-)
+mapfile -t displays < <(grep -v '^#' "$top/configs/displays")
 mapfile -t names < <(printf '%s\n' "${displays[@]%% *}")
 wanted=("${names[@]}")
 if [ -n "${DRIVERS:-}" ]; then
-	read -ra wanted <<<"${DRIVERS//,/ }"
-	for name in "${wanted[@]}"; do
-		[[ " ${names[*]} " == *" $name "* ]] || die "there is no display '$name'; there are: ${names[*]}"
-	done
+	given_words DRIVERS
+	wanted=("${words[@]}")
 fi
 
 # In the order in which they run.
 mapfile -t cases < <(sed -nE 's/^FIXTURE_VARIANT_ADD\(gone, (\w+)\)$/gone.\1.then_used/p; s/^TEST\((\w+)\)$/\1/p
 	s/^TEST_F_TIMEOUT\((waits), (\w+),.*/\1.\2/p' "$tree/$selftest/$program.c")
 if [ -n "${TESTS:-}" ]; then
-	read -ra some <<<"${TESTS//,/ }"
+	given_words TESTS
+	some=("${words[@]#"$program".}")
 	for name in "${some[@]}"; do
 		[[ " ${cases[*]} " == *[\ .]"$name"[.\ ]* ]] || die "$program has no case '$name'; it has: ${cases[*]}"
 	done

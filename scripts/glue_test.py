@@ -228,6 +228,10 @@ class Words(Story):
         self.refuses("MINUTES is for make soak", "tree", MINUTES=3)
         self.refuses("TOPIC is for make mail", "export", TOPIC="alpha")
         self.refuses("use um, arm64 or x86_64", "kunit", ARCH="'")
+        self.refuses("KERNEL=nonsense: there are: plain rt strict", "boot", KERNEL="nonsense")
+        self.refuses("KERNEL is for make boot", "kunit", KERNEL="rt")
+        self.refuses("no display 'wrong'; there are: virtio", "drivers", DRIVERS="virtio,wrong")
+        self.refuses("DRIVERS=, names nothing", "drivers", DRIVERS=",")
         self.refuses("not a Linux source tree", "tree", KSRC=self.repo)
 
     def test_blank(self):

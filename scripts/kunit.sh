@@ -16,7 +16,7 @@ set +f
 have_tree
 for glob in "${globs[@]}"; do
 	kunit_known "$tree" "$glob" ||
-		die "there is no suite '$glob' in ${tree#"$top"/}; it has: $(kunit_names "$tree" | paste -sd' ')"
+		die "there is no suite or case '$glob' in ${tree#"$top"/}; it has: $(kunit_names "$tree" | paste -sd' ')"
 done
 [ ${#globs[@]} -gt 0 ] || globs=("${kunit_suites[@]}")
 

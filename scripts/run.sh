@@ -42,6 +42,18 @@ for v in ${GIVEN:-}; do
 	[[ " $takers " == *" $target "* ]] ||
 		die "$v is for make ${takers// / and make }"
 done
+# Their names do not need a tree.
+names() { sed -n "s/^\([a-z][a-z-]*\) .*/\1/p" "$top/configs/displays" | paste -sd' '; }
+if [ -n "${DRIVERS:-}" ]; then
+	given_words DRIVERS
+	for v in "${words[@]}"; do
+		[[ " $(names) " == *" $v "* ]] || die "there is no display '$v'; there are: $(names)"
+	done
+fi
+if [ -n "${KERNEL:-}" ]; then
+	kernels=$(cd "$top/configs" && printf '%s\n' boot-[a-z]*.config | sed 's/boot-\(.*\).config/\1/' | paste -sd' ')
+	[[ " $kernels " == *" $KERNEL "* ]] || die "KERNEL=$KERNEL: there are: $kernels"
+fi
 [ "$script" != bench.sh ] || [ "$base" != 6.12 ] || die "BASE=6.12: bench compares with 6.12 anyway, leave BASE out"
 [ "$script" != mutants.sh ] || "$top/scripts/mutants.py" --list >/dev/null
 

@@ -7,11 +7,12 @@
  * and signaled, alone and from two CPUs at once. In a loop it polls 32 of them, of
  * which it signals and replaces one. It flips pages of vkms, with an out-fence and
  * an in-fence that is merged of two. It polls a sync_file that is merged of n, and
- * waits for each of n points of a syncobj with SYNCOBJ_EVENTFD, whose fences are of
- * one timeline of sw_sync, or of as many, and signals them; for points-n-late it
- * waits for the last point first, when all are there. And it unbinds vkms devices
- * that have one CRTC and that have 16. Each line of its output is a median, or for
- * frames, arrays and points one run:
+ * signals these; apart-n is what to signal takes when nobody waits. It waits for
+ * each of n points of a syncobj with SYNCOBJ_EVENTFD, whose fences are of one
+ * timeline of sw_sync, or of as many, and signals them; for points-n-late it waits
+ * for the last point first, when all are there. And it unbinds vkms devices that
+ * have one CRTC and that have 16. Each line of its output is a median, or for
+ * frames, merged, apart and points one run:
  *
  *	bench op=file-info-signaled kind=sw_sync ps=N
  *	bench op=frames kind=frame ps=N
@@ -495,6 +496,34 @@ static unsigned int signaled_at(const char *order, unsigned int i,
 	return i;
 }
 
+static const char *apart_run(unsigned int n)
+{
+	int timeline[MAX_MERGED], fence[MAX_MERGED];
+	__u64 start, ns;
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		timeline[i] = timeline_open();
+		fence[i] = timeline_fence(timeline[i], 1);
+		if (fence[i] < 0)
+			return wrong("no fence of sw_sync: %m");
+	}
+
+	start = now_ns();
+	for (i = 0; i < n; i++)
+		timeline_inc(timeline[i], 1);
+	if (!is_ready(fence[n - 1], POLLIN, WAIT_MS))
+		return "the fence never signaled";
+	ns = now_ns() - start;
+
+	printf("bench op=apart-%u kind=sync_file ps=%llu\n", n, ns * 1000);
+	for (i = 0; i < n; i++) {
+		close(fence[i]);
+		close(timeline[i]);
+	}
+	return NULL;
+}
+
 static const char *merged_run(unsigned int n, const char *order)
 {
 	int timeline[MAX_MERGED], fence, merged = -1, both;
@@ -550,9 +579,11 @@ static const char *bench_merged(void)
 	const char *why = NULL;
 	unsigned int i, order;
 
-	for (i = 0; i < 3; i++) {
+	for (i = 0; !why && i < 3; i++) {
 		for (order = 0; !why && order < 4; order++)
 			why = merged_run(sizes[i], orders[order]);
+		if (!why)
+			why = apart_run(sizes[i]);
 	}
 	return why;
 }
