@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 # What may be set on the command line. The scripts get it through the environment.
 known := BASE SERIES TOPICS KSRC ARCH JOBS SUITES TESTS WRITEBACK_FENCE_ROUNDS KCSAN KERNEL MINUTES SEED \
-	MUTANTS ROUNDS UPDATE CHECKS DRIVERS NOBOOT \
+	MUTANTS ROUNDS UPDATE CHECKS DRIVERS NOBOOT GDB \
 	TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK PUBLIC SEND CONFIRM
 export $(known)
 
@@ -21,14 +21,14 @@ endif
 export GIVEN = $(given)
 
 # Whether TOPICS= makes another tree, selects from the stack, or makes no sense.
-tree boot drivers test kunit: export SCOPE = tree
+tree boot shell drivers test kunit: export SCOPE = tree
 check backport: export SCOPE = select
 soak bench mutants sparse coccicheck litmus results-topics bugs conversions: export SCOPE = all
 
 run := @scripts/run.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help boot soak bench test kunit litmus sparse coccicheck mutants check drivers results-topics bugs conversions \
+.PHONY: help boot shell soak bench test kunit litmus sparse coccicheck mutants check drivers results-topics bugs conversions \
 	tree export rebase mail mail-test backport clean
 
 help: ## this list
@@ -38,7 +38,7 @@ help: ## this list
 	@echo
 	@echo '  TOPICS=a,b    tree, boot, test, kunit: these topics, what they need, and all tests;'
 	@echo '                check: only these (topics, bisect); patches/series has their names'
-	@echo '  SERIES=none   boot, test, kunit: apply the tests without the fixes, to see the bugs'
+	@echo '  SERIES=none   boot, shell, test, kunit: apply the tests without the fixes, to see the bugs'
 	@echo '  BASE=         major.minor of another base kernel, from Debian (default: patches/base)'
 	@echo '  KSRC=         your own kernel git instead; its HEAD is used, it is never written to'
 	@echo '  JOBS=         parallel jobs (default: one per CPU)'
@@ -50,6 +50,7 @@ help: ## this list
 	@echo '  KCSAN=1       boot: look for data races instead of use after free'
 	@echo '  KERNEL=rt     boot: with PREEMPT_RT; strict: RCU as strict as can be; plain: no debugging'
 	@echo '  CHECKS="docs bisect"  check: only these, by the names in its table'
+	@echo '  GDB=1         shell: the kernel waits for gdb'
 	@echo '  NOBOOT=1      backport: apply and build only'
 	@echo '  MUTANTS="NAME NAME"  mutants: only these of mutants/table'
 	@echo '  DRIVERS="virtio qxl"  drivers: only these displays; UPDATE=1 writes results/drivers.md'
@@ -60,6 +61,9 @@ help: ## this list
 
 boot: ## boot the fixed kernel on arm64 in QEMU and run every check inside
 	$(run) -t "source build arm64" boot.sh
+
+shell: ## a shell in the guest of boot, with all selftests
+	$(run) -t "source build arm64" shell.sh
 
 drivers: ## boot each display that QEMU has and take it away from its users in every way
 	$(run) -t "source build x86_64" drivers.sh

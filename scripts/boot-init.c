@@ -12,7 +12,8 @@
  * With "kmemleak=on selftest_leaks=1" it looks for what the kernel has lost in the end.
  * With "selftest_only=CASE,FIXTURE.VARIANT.CASE" it runs nothing but these. What the
  * kernel does not know of its command line is in the environment of the test.
- * Without selftest= it prints "boot-init: idle" and powers off.
+ * With "shell=1" it runs /bin/busybox sh on the console, and powers off after that.
+ * Without any of these it prints "boot-init: idle" and powers off.
  *
  * With "soak=SECONDS" it runs all of "selftest=NAME,NAME" and all KUnit suites of
  * "soak_suites=NAME,NAME" in turn until the time is over, each round with another
@@ -36,6 +37,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -414,6 +416,32 @@ static int soak(long seconds, const char *programs, const char *suites)
 	return all > 0;
 }
 
+/* A shell that has the console as its terminal, for job control. */
+static void run_shell(void)
+{
+	pid_t pid = fork();
+	int fd;
+
+	if (!pid) {
+		setsid();
+		/* the console itself is the terminal of nobody */
+		fd = open("/dev/ttyAMA0", O_RDWR);
+		if (fd >= 0) {
+			dup2(fd, 0);
+			dup2(fd, 1);
+			dup2(fd, 2);
+			ioctl(0, TIOCSCTTY, 0);
+		}
+		setenv("PS1", "guest# ", 1);
+		execl("/bin/busybox", "sh", "-c",
+		      "/bin/busybox --install -s /bin; exec sh -i", NULL);
+		perror("boot-init: /bin/busybox");
+		_exit(127);
+	}
+	while (pid > 0 && wait(NULL) != pid)
+		;
+}
+
 /* Keeps the kernel from dropping lines of the test in its log. */
 static void unlimit_kmsg(void)
 {
@@ -441,7 +469,11 @@ int main(void)
 
 	test = cmdline_value("selftest");
 	seconds = cmdline_number("soak", 0);
-	if (test || seconds) {
+	if (cmdline_value("shell")) {
+		load_module("vkms", "create_default_dev=0");
+		load_module("vgem", "");
+		run_shell();
+	} else if (test || seconds) {
 		load_module("vkms", "create_default_dev=0");
 		load_module("vgem", "");
 		modules = (char *)cmdline_value("modules");

@@ -26,7 +26,7 @@ esac
 for v in JOBS MINUTES ROUNDS WRITEBACK_FENCE_ROUNDS; do
 	[[ ${!v:-1} =~ ^[1-9][0-9]*$ ]] || die "$v=${!v}: give a number, 1 or more"
 done
-for v in KCSAN UPDATE; do
+for v in KCSAN UPDATE GDB; do
 	[[ ${!v:-0} =~ ^[01]$ ]] || die "$v=${!v}: use 0 or 1"
 done
 [[ ${SEED:-0} =~ ^(0|[1-9][0-9]*)$ ]] || die "SEED=$SEED: give a number"

@@ -6,6 +6,7 @@
 #   debian.sh newest VERSION   the newest
 #   debian.sh tool sparse|herd7   a wrapper in build/tools/bin, run through
 #                                 that suite's own loader and C library
+#   debian.sh static PACKAGE ARCH FILE   a file of a static package, for a guest
 . "$(dirname "$0")/common.sh"
 
 apt=$build/apt
@@ -135,7 +136,26 @@ tool)
 	chmod +x "$tools/bin/$tool.tmp"
 	mv "$tools/bin/$tool.tmp" "$tools/bin/$tool"
 	;;
+static)
+	package=${2:?} arch=${3:?} file=${4:?}
+	root=$tools/$arch/$package
+	if [ ! -f "$root/$file" ]; then
+		# only here, since it has lists of its own
+		apt=$build/apt-$arch
+		opts+=(-o "Dir::Etc::SourceList=$apt/sources.list" -o "Dir::State::Lists=$apt/lists"
+			-o "APT::Architecture=$arch" -o "APT::Architectures=$arch")
+		update
+		need_space 100 "$package"
+		rm -rf "$root"
+		mkdir -p "$root"
+		deb=$(fetch "$package")
+		dpkg-deb -x "$deb" "$root"
+		rm -f "$deb"
+		[ -f "$root/$file" ] || die "$package has no $file"
+	fi
+	echo "$root/$file"
+	;;
 *)
-	die "usage: debian.sh source|newest VERSION | tool sparse|herd7"
+	die "usage: debian.sh source|newest VERSION | tool sparse|herd7 | static PACKAGE ARCH FILE"
 	;;
 esac

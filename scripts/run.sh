@@ -35,6 +35,7 @@ for v in ${GIVEN:-}; do
 	ROUNDS) takers="bench" ;;
 	UPDATE) takers="bench drivers" ;;
 	CHECKS) takers="check" ;;
+	GDB) takers="shell" ;;
 	NOBOOT) takers="backport" ;;
 	TOPIC|TO|TRAILERS|VERSION|CHANGELOG|COVER|SINCE|LINK|PUBLIC|SEND|CONFIRM) takers="mail mail-test" ;;
 	*) continue ;;
