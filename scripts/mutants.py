@@ -3,7 +3,8 @@
 """mutants.py --list [NAME...] | --check [TREE] | --apply NAME TREE: reads mutants/table.
 
 --list prints names and tests, of all mutants or of those given here or in $MUTANTS. --check
-says what of the table does not fit TREE, build/linux by default. --apply breaks TREE.
+says what of the table does not fit TREE, build/linux by default, and where the code has other
+primitives than mutants/litmus says. --apply breaks TREE.
 """
 
 import os, re, sys
@@ -92,6 +93,78 @@ def check(tree):
     return bool(problems)
 
 
+# What a line of a litmus test may stand for, where the code has a primitive at all.
+MODELS = {
+    r"atomic_fetch_or": r"test_and_set_bit\(",
+    r"atomic_read_acquire":
+        r"(test_bit_acquire|atomic_read_acquire|dma_fence_(test_signaled_flag|is_signaled))\(",
+    r"(spin_lock|xchg_acquire)": r"dma_fence_(lock_irqsave|assert_held)\(",
+    r"(spin_unlock|smp_store_release)": r"dma_fence_unlock_irqrestore\(",
+    r"(rcu_\w+|atomic_sub_return)": r"\1\(",
+}
+CODE = "drivers/dma-buf", "include/linux"
+LITMUS = "Documentation/litmus-tests/dma-fence"
+
+
+def inside(tree, file, item):
+    """The text of a function without its comments."""
+    found = re.search(ITEM.format(item), (tree / file).read_text())
+    return found and re.sub(r"/\*[\s\S]*?\*/", "", found[0])
+
+
+def stanza_problems(tree, test, process, parts):
+    litmus = (tree / LITMUS / f"{test}.litmus").read_text()
+    body = re.search(rf"(?m)^{process}\([\s\S]*?^\}}", litmus)
+    if not body:
+        return [f"there is no {process}"]
+    body, rest, problems = body[0], 0, []
+    for file, item, rows in parts:
+        text, at = inside(tree, file, item), 0
+        if not text:
+            return [f"{file} has no {item}"]
+        for code, line in rows:
+            if (rest := body.find(line, rest) + len(line)) < len(line):
+                return problems + [f"{process} has no '{line}' here"]
+            if code == "-":
+                continue
+            if (at := text.find(code, at) + len(code)) < len(code):
+                return problems + [f"{item}() has no '{code}' here"]
+            for model, primitive in MODELS.items():
+                m = re.search(rf"\b{model}\(", line)
+                if m and not re.search(m.expand(primitive), code):
+                    problems.append(f"'{code}' is no '{line}'")
+    named = [line for _, _, rows in parts for _, line in rows]
+    for line in map(str.strip, body.splitlines()[1:]):
+        if re.search(r"\w\(|^\*|(?<!int) \*", line) and not any(name in line for name in named):
+            problems.append(f"nothing stands for '{line}' of {process}")
+    return problems
+
+
+def check_litmus(tree):
+    text, problems, places = (top / "mutants/litmus").read_text(), [], set()
+    for stanza in re.findall(r"(?:.+\n)+", re.sub(r"(?m)^#.*", "", text) + "\n"):
+        (test, process), *lines = [line.split() for line in stanza.splitlines() if " ~ " not in line]
+        rows = re.split(r"(?m)^[^~\n]*\n", stanza)[2:]
+        parts = [(file, item, re.findall(r"(?m)^(.*) ~ (.*)$", row))
+                 for (file, item), row in zip(lines, rows)]
+        if not (tree / LITMUS / f"{test}.litmus").is_file():
+            problems.append(f"there is no litmus test {test}")
+            continue
+        places |= {(test, item) for _, item, _ in parts}
+        problems += [f"{test}: {p}" for p in stanza_problems(tree, test, process, parts)]
+    for path in [p for where in CODE for p in (tree / where).glob("dma-fence*.[ch]")]:
+        for item in re.finditer(r"(?m)^(?:\w.*?)??(\w+)\([^;{}]*\{[\s\S]*?^\}", path.read_text()):
+            for names in re.findall(r"Litmus: ([^.]*)\.", item[0]):
+                for name in re.split(r",[\s*]+", re.sub(
+                        r"(\S+)\{(.*)\}", lambda m: ", ".join(m[1] + n for n in m[2].split(",")), names)):
+                    if (name, item[1]) not in places:
+                        problems.append(f"mutants/litmus has no place for {name} in {item[1]}()")
+    never = [p.stem for p in (tree / LITMUS).glob("*.litmus") if "Result: Never" in p.read_text()]
+    problems += [f"{t}: no place in the code" for t in never if t not in {t for t, _ in places}]
+    print(*problems, f"{len(places)} places of litmus tests", sep="\n")
+    return bool(problems)
+
+
 mutants = parse()
 match sys.argv[1:]:
     case ["--list", *names]:
@@ -100,7 +173,8 @@ match sys.argv[1:]:
                 die(f"there is no mutant '{name}' in {short(table)}")
             print(name, mutants[name].kind, mutants[name].test)
     case ["--check", *tree]:
-        sys.exit(check(Path(*tree) if tree else main_tree))
+        tree = Path(*tree) if tree else main_tree
+        sys.exit(check(tree) | check_litmus(tree))
     case ["--apply", name, tree] if name in mutants:
         try:
             for file, text in applied(mutants[name], Path(tree)).items():
