@@ -35,7 +35,8 @@ if [ -n "${TESTS:-}" ]; then
 	tests=() suites=()
 	for name in "${words[@]}"; do
 		if [[ $all == *" ${name%%.*} "* ]]; then
-			for part in $(cut -s -d. -f2- --output-delimiter=' ' <<<"$name"); do
+			IFS=. read -ra parts <<<"$name"
+			for part in "${parts[@]:1}"; do
 				grep -qE "^(TEST|FIXTURE).*\b$part\b" "$tree/$selftest/${name%%.*}.c" ||
 					die "there is no case '${name#*.}' in ${name%%.*}.c"
 			done

@@ -107,10 +107,14 @@ guest_build() {
 }
 
 # guest_boot LOG SECONDS APPEND [QEMU-OPTION...]: with the console in LOG. Takes the
-# place of the shell, so call it in the background. 124: not through in time.
+# place of the shell, so call it in the background. 124: not through in time. With
+# $guest_silence it also ends where the log has been silent for so many seconds.
 guest_boot() {
-	local log=$1 limit=$2 append="panic=-1 kasan_multi_shot $3"
+	local log=$1 limit=$2 append="panic=-1 kasan_multi_shot $3" self=$BASHPID
 	shift 3
+	[ -z "${guest_silence:-}" ] || while sleep 10 && kill -0 "$self" 2>/dev/null; do
+		[ $(($(date +%s) - $(stat -c %Y "$log"))) -lt "$guest_silence" ] || kill "$self"
+	done 9>&- &
 	case $guest_arch in
 	arm64)
 		exec timeout -k 5 "$limit" "$qemu" -machine virt -cpu max -smp 2 -m 2G \
