@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 # What may be set on the command line. The scripts get it through the environment.
 known := BASE SERIES TOPICS KSRC ARCH JOBS SUITES TESTS WRITEBACK_FENCE_ROUNDS KCSAN KERNEL MINUTES SEED \
-	MUTANTS ROUNDS UPDATE CHECKS DRIVERS NOBOOT GDB \
+	MUTANTS ROUNDS ROWS UPDATE CHECKS DRIVERS NOBOOT GDB \
 	TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK PUBLIC SEND CONFIRM
 export $(known)
 
@@ -23,12 +23,12 @@ export GIVEN = $(given)
 # Whether TOPICS= makes another tree, selects from the stack, or makes no sense.
 tree boot shell drivers test kunit: export SCOPE = tree
 check backport: export SCOPE = select
-soak bench mutants sparse coccicheck litmus results-topics bugs conversions: export SCOPE = all
+soak bench mutants matrix sparse coccicheck litmus results-topics bugs conversions: export SCOPE = all
 
 run := @scripts/run.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help boot shell soak bench test kunit litmus sparse coccicheck mutants check drivers results-topics bugs conversions \
+.PHONY: help boot shell soak bench test kunit litmus sparse coccicheck mutants check matrix drivers results-topics bugs conversions \
 	tree export rebase mail mail-test backport clean
 
 help: ## this list
@@ -48,10 +48,12 @@ help: ## this list
 	@echo '                SUITE.CASE one of a suite'
 	@echo '  WRITEBACK_FENCE_ROUNDS=n  boot: devices that come and go in the selftest (default 100)'
 	@echo '  KCSAN=1       boot: look for data races instead of use after free'
-	@echo '  KERNEL=rt     boot: with PREEMPT_RT; strict: RCU as strict as can be; plain: no debugging'
+	@echo '  KERNEL=rt     boot: with PREEMPT_RT; strict, plain, lazy, and for kunit up, nodebug:'
+	@echo '                configs/boot-rt.config or configs/kunit-up.config on top'
 	@echo '  CHECKS="docs bisect"  check: only these, by the names in its table'
 	@echo '  GDB=1         shell: the kernel waits for gdb'
 	@echo '  NOBOOT=1      backport: apply and build only'
+	@echo '  ROWS="rt i386"  matrix: only these rows of configs/matrix'
 	@echo '  MUTANTS="NAME NAME"  mutants: only these of mutants/table'
 	@echo '  DRIVERS="virtio qxl"  drivers: only these displays; UPDATE=1 writes results/drivers.md'
 	@echo '  ROUNDS=n UPDATE=1  bench: boots of each kernel (default 5); copy the report to results/'
@@ -91,6 +93,9 @@ coccicheck: ## the semantic patch for uses of a fence, on every file that mentio
 
 mutants: ## break the stack in one point at a time and see a test notice
 	$(run) -t "source build coccinelle" mutants.sh
+
+matrix: ## configurations that others try, booted or built: ROWS= picks some of configs/matrix
+	$(run) -t "source build" matrix.py
 
 check: ## what a maintainer looks at: topics alone, docs, recipients, and that every patch builds and passes
 	$(run) "" check.sh

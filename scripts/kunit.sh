@@ -3,11 +3,13 @@
 # kunit.sh [SUITE-GLOB...]: build the KUnit kernel with the kernel's own kunit.py
 # and run the suites, each glob in a boot of its own, on two CPUs. Fails if a
 # case fails, if a suite is skipped as a whole, or on any splat in a log.
-# ARCH=um (default), arm64 or x86_64 (both under QEMU). SUITES= names globs as well.
+# ARCH=um (default), arm64 or x86_64 (both under QEMU). SUITES= names globs as well. KERNEL=NAME
+# has configs/kunit-NAME.config on top.
 . "$(dirname "$0")/common.sh"
 
 arch=${ARCH:-um}
-out=$tree.kunit-$arch
+kernel=$arch${KERNEL:+-$KERNEL}
+out=$tree.kunit-$kernel
 globs=("$@")
 set -f
 # shellcheck disable=SC2206
@@ -20,7 +22,7 @@ for glob in "${globs[@]}"; do
 done
 [ ${#globs[@]} -gt 0 ] || globs=("${kunit_suites[@]}")
 
-config=$build/kunit-$arch.config
+config=$build/kunit-$kernel.config
 case $arch in
 um)
 	target=()
@@ -39,15 +41,17 @@ arm64|x86_64)
 	;;
 esac
 
+[ -z "${KERNEL:-}" ] || cat "$top/configs/kunit-$KERNEL.config" >>"$config"
+
 need_space 4000 "the KUnit kernel"
 cd "$tree"
-quietly "$logs/kunit-build-$arch.log" "building the KUnit kernel for $arch (4 minutes from cold on 2 cores)" \
+quietly "$logs/kunit-build-$kernel.log" "building the KUnit kernel for $kernel (4 minutes from cold on 2 cores)" \
 	$kunit build --build_dir="$out" --kunitconfig="$config" --jobs="$jobs" "${target[@]}"
 
 passed=0
 failed=0
 for glob in "${globs[@]}"; do
-	name=kunit-$arch-$(tr -dc 'a-z0-9_-' <<<"$glob")${variant:+-$variant}
+	name=kunit-$kernel-$(tr -dc 'a-z0-9_-' <<<"$glob")${variant:+-$variant}
 	start=$SECONDS
 	rc=0
 	kunit_exec "$tree" "$out" "$logs/$name" "$glob" "${target[@]}" --kernel_args kasan_multi_shot --timeout 600 || rc=$?

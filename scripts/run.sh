@@ -29,10 +29,12 @@ for v in ${GIVEN:-}; do
 	TESTS) takers="boot backport drivers" ;;
 	DRIVERS) takers="drivers" ;;
 	WRITEBACK_FENCE_ROUNDS) takers="boot" ;;
-	KCSAN|KERNEL) takers="boot" ;;
+	KCSAN) takers="boot" ;;
+	KERNEL) takers="boot kunit" ;;
 	MINUTES|SEED) takers="soak" ;;
 	MUTANTS) takers="mutants" ;;
 	ROUNDS) takers="bench" ;;
+	ROWS) takers="matrix" ;;
 	UPDATE) takers="bench drivers" ;;
 	CHECKS) takers="check" ;;
 	GDB) takers="shell" ;;
@@ -52,7 +54,8 @@ if [ -n "${DRIVERS:-}" ]; then
 	done
 fi
 if [ -n "${KERNEL:-}" ]; then
-	kernels=$(cd "$top/configs" && printf '%s\n' boot-[a-z]*.config | sed 's/boot-\(.*\).config/\1/' | paste -sd' ')
+	kernels=$(cd "$top/configs" && printf '%s\n' "$target"-[a-z]*.config)
+	kernels=$(sed "s/$target-\(.*\).config/\1/; /^uml$/d" <<<"$kernels" | paste -sd' ')
 	[[ " $kernels " == *" $KERNEL "* ]] || die "KERNEL=$KERNEL: there are: $kernels"
 fi
 [ "$script" != bench.sh ] || [ "$base" != 6.12 ] || die "BASE=6.12: bench compares with 6.12 anyway, leave BASE out"
