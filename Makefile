@@ -125,7 +125,7 @@ mail-test: ## send all to a mail server that keeps it, and apply what arrived; n
 	$(run) -t "source mail sink" mail_test.py
 
 backport: ## the fixes on an older kernel: make backport BASE=7.2 applies, builds and boots them, red before and green after
-	$(run) "source build arm64" backport.sh
+	$(run) "source build arm64" backport.py
 
 clean: ## remove everything generated, but refuse while a work tree has unexported changes
 	$(run) "" clean.sh

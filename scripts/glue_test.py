@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""glue_test.py [STORY...]: tree, export, rebase and the choice of topics, on a kernel of a few
-files that comes as a Debian package like the real one. Less than a minute.
+"""glue_test.py [STORY...]: tree, export, rebase, backport and the choice of topics, on a kernel of
+a few files that comes as a Debian package like the real one. Less than a minute.
 
 A story is a few cases in order, each of which goes on where the one before it ended, in a
 repository of its own. Stories run side by side. A check that fails says what it ran and what came
@@ -25,6 +25,38 @@ BY_OTHER = f"--author={OTHER}", "--date=2026-03-04T05:06:07 +0100", "-m", \
 FENCE, DRM = "drivers/dma-buf/dma-fence.c", "drivers/gpu/drm/drm_drv.c"
 LAB = "patches/lab/0001-fence-Add-a-lab.patch"
 OLD = 1577880000    # a time in 2020
+SELFTEST = "tools/testing/selftests/drivers/dma-buf/out_fence_lifetime.c"
+
+# Instead of what builds and boots a kernel: that is no more than dma-fence.c, and the guest passes
+# its selftest if there is $FIXED in it. The compiler has something to say if there is $ODD.
+FAKES = {
+    "make": """
+        for last; do
+            case $last in
+            O=*) out=${last#O=} boot=$out/arch/arm64/boot; mkdir -p "$boot" ;;
+            KCONFIG_ALLCONFIG=*) cp "${last#*=}" "$out/.config" ;;
+            Image) cp "$2/drivers/dma-buf/dma-fence.c" "$boot/Image" ;;
+            *.o) ! grep -q "$ODD" "$2/${last%o}c" || echo "$2/${last%o}c:1:1: warning: odd" ;;
+            */out_fence_lifetime) touch "$last" ;;
+            esac
+        done
+        """,
+    "aarch64-linux-gnu-gcc": 'while [ "$1" != -o ]; do shift; done; touch "$2"',
+    "qemu-system-aarch64": """
+        while [ $# -gt 0 ]; do
+            case $1 in
+            -kernel) kernel=$2 ;;
+            -serial) log=${2#file:} ;;
+            esac
+            shift
+        done
+        code=0 ok=ok
+        grep -q "$FIXED" "$kernel" || code=1 ok="not ok"
+        printf '%s 1 case\\r\\nboot-init: selftest exit=%s\\r\\n' "$ok" $code >"$log"
+        """,
+    "sleep": "exec /bin/sleep 0.05",
+}
+FAKES["gcc"] = FAKES["aarch64-linux-gnu-gcc"]
 
 
 def run(at, *argv, **more):
@@ -78,6 +110,7 @@ def prepare(tmp):
     write(fence, "".join(f"int line{n};\n" for n in range(1, 61)))
     write(linux / DRM, "".join(f"int drm{n};\n" for n in range(1, 61)))
     write(linux / "drivers/dma-buf/Makefile", "obj-y += dma-fence.o\n")
+    write(linux / "Makefile", "VERSION = 9\nPATCHLEVEL = 8\n")
 
     def package(version, number):
         name = f"linux-source-{version}"
@@ -135,6 +168,7 @@ def prepare(tmp):
     commit("fence: Set line 11")
     topic("gamma")
     write(linux / "drivers/dma-buf/st-lab.c", "int lab;\n")
+    write(linux / SELFTEST, "int main;\n")
     commit("fence: Add a lab")
     topic("lab")
     git("checkout", "-q", "more")
@@ -150,14 +184,14 @@ lab     -               lab   -       *
 """)
     write(repo / ".gitignore", "build/\n__pycache__/\n")
     shutil.copy(top / "Makefile", repo)
-    shutil.copytree(top / "scripts", repo / "scripts",
-                    ignore=shutil.ignore_patterns("__pycache__"))
+    for name in "scripts", "configs":
+        shutil.copytree(top / name, repo / name, ignore=shutil.ignore_patterns("__pycache__"))
     sh(repo, *GIT, "init", "-q")
     save(repo, "start")
 
 
 class Story(unittest.TestCase):
-    by_make = False
+    by_make, script = False, "scripts/stack.py"
 
     @classmethod
     def setUpClass(cls):
@@ -206,7 +240,7 @@ class Story(unittest.TestCase):
             given = [f"{k}={v}" for k, v in variables.items()]
             what, rc, out = run(self.repo, "make", *args, *given)
         else:
-            what, rc, out = run(self.repo, "scripts/stack.py", *args, **variables)
+            what, rc, out = run(self.repo, self.script, *args, **variables)
         why = ("fails", "does not fail")[fails] if bool(rc) != fails else f"does not say '{text}'"
         self.check(bool(rc) == fails and re.search(text, out, re.M), what, out, why)
         return out
@@ -487,6 +521,58 @@ class Rebase(Story):
         self.makes("0 files written, 0 removed", "export")
 
 
+class Backport(Story):
+    more, start, script = False, ["tree", "export"], "scripts/backport.py"
+
+    def port(self, text, **more):
+        """With FAKES, and an object directory that is configured."""
+        variables = dict(BASE="9.8", PATH=f"{self.build}/fakes:{env['PATH']}", FIXED="line10 = 1",
+                         ODD="no line is")
+        return self.makes(text, **variables | more)
+
+    def test_boot(self):
+        """a fix on an older kernel is red before and green after"""
+        for name, text in FAKES.items():
+            write(self.build / "fakes" / name, f"#!/bin/sh\n{text}")
+            (self.build / "fakes" / name).chmod(0o755)
+        write(self.build / "linux-9.8-stable.w1/.prepared", "")
+        report = "results/backport.md"
+        write(self.repo / report, "## Linux 9.8\n\nold\n\n## Linux 9.7\n\nkept\n")
+        self.port("^== this is in results/backport.md$")
+        self.has(report, "| alpha | 1 patch as in mainline |")
+        self.has(report, "| out_fence_lifetime | red: 0 passed, 1 failed, 0 skipped "
+                 "| green: 1 passed, 0 failed, 0 skipped |")
+        titles = re.findall("(?m)^## .*|old|kept", (self.repo / report).read_text())
+        self.same(report, titles, ["## Linux 9.8", "## Linux 9.7", "kept"])
+        self.has(f"build/linux-9.8-stable/{FENCE}", "int line10 = 1;")
+        self.there("build/backport-9.8/0001-fence-Set-line-10.patch")
+
+    def test_wrong(self):
+        """what is red after, or new to the compiler, is an error"""
+        self.port("^error: see build/logs/backport-9.8-", fails=True, FIXED="no line is")
+        self.port("^new with the topics:\n.*: warning: odd$", fails=True, NOBOOT=1,
+                  ODD="line10 = 1")
+        self.port("give an older kernel", fails=True, BASE="9.9")
+
+    def test_conflict(self):
+        """a conflict waits to be mended, and is then the form of the topic for that kernel"""
+        tree = "build/linux-9.8-stable"
+        edit(self.repo / "patches/series", "drm-misc-next   post  -     ",
+             "drm-misc-next   post  stable")
+        self.port(f"^beta does not apply to linux-source-9.8_9.8.1-1, in:\n    {FENCE}$",
+                  fails=True)
+        self.port(f"the conflict in {tree} waits", fails=True)
+        write(self.repo / tree / FENCE, self.git("show", f"HEAD:{FENCE}", at=tree) + "\n")
+        edit(self.repo / tree / FENCE, "long line40;", "long line40 = 1;")
+        self.git("add", FENCE, at=tree)
+        self.works(*GIT, "cherry-pick", "--continue", at=tree, GIT_EDITOR="true")
+        out = self.port("^== your work is patches/beta/stable-9.8/ now$", NOBOOT=1,
+                        TOPICS="alpha,beta")
+        self.check(re.search("(?m)^beta +1 patch of stable-9.8/$", out), "beta is not", out)
+        self.has("patches/beta/stable-9.8/0001-fence-Set-line-40.patch", "+long line40 = 1;")
+        self.same("patches", len([*(self.build / "backport-9.8").iterdir()]), 2)
+
+
 class Result(unittest.TestResult):
     """Counts checks."""
     passed = failed = 0
@@ -515,7 +601,8 @@ def suite(story):
 
 
 def main():
-    there = {s.__name__: s for s in (Rebase, Trees, Changes, Cold, Words)}  # the longest first
+    # the longest first
+    there = {s.__name__: s for s in (Backport, Rebase, Trees, Changes, Cold, Words)}
     for name in sys.argv[1:]:
         if name not in there:
             die(f"there is no story '{name}'; use some of: {' '.join(there)}")

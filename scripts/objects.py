@@ -210,14 +210,19 @@ def uml_test(src, out, log):
     return (total, "\n".join(bad), bad_log) if total else (0, "no suite ran", listed)
 
 
-def begin():
-    """The places, for a check of topics. Variables and the lock are common.sh's, if no caller had
-    it look at them."""
+def places():
+    """What is asked for of the stack. Variables and the lock are common.sh's, if no caller had it
+    look at them."""
     os.environ["SCOPE"] = "select"
     if not os.environ.get("SERIES_LOCKED"):
         os.execvp("bash", ["bash", "-c", '. "$0/common.sh"; exec "$@"', top / "scripts",
                             os.path.abspath(sys.argv[0]), *sys.argv[1:]])
-    at = stack.place(stack.read_series())
+    return stack.place(stack.read_series())
+
+
+def begin():
+    """The places, for a check of topics."""
+    at = places()
     if not at.tree.is_dir() or not at.base_tree.is_dir():
         die("there is no work tree yet: run 'make tree' first")
     os.environ.update(same_objects())
