@@ -37,7 +37,10 @@ def verdicts(log):
         else:
             found[m[2]] = "**fails**", said[1] if said else "see its log"
     splats = subprocess.run([top / "scripts/splats.sh", log], capture_output=True, text=True).stdout
-    splats = [re.sub(r"^\S+ (\[ *[\d.]+\] )?|(?<=\+)0x\S+|, CPU#.*", "", s) for s in splats.splitlines()]
+    # without what is another one each time; the selftest quotes some of them
+    splats = [re.sub(r"^\S+ (\[ *[\d.]+\] )?(test: # kernel: )?|\+0x\S+|( on|,)? CPU#.*|\+ .*"
+                     r"|( for| in)? (address|non-canonical|range).*|\d+ (?=new suspected)", "", s)
+              for s in splats.splitlines()]
     return found, dict.fromkeys(splats)
 
 
