@@ -4,17 +4,19 @@
 MAKEFLAGS += --no-print-directory
 
 # What may be set on the command line. The scripts get it through the environment.
-known := BASE SERIES TOPICS KSRC ARCH JOBS SUITES TESTS WRITEBACK_FENCE_ROUNDS KCSAN KERNEL MINUTES SEED \
-	MUTANTS ROUNDS ROWS UPDATE CHECKS DRIVERS NOBOOT GDB \
+known := BASE SERIES TOPICS KSRC ARCH JOBS SUITES TESTS WRITEBACK_FENCE_ROUNDS KCSAN KERNEL \
+	MINUTES SEED MUTANTS ROUNDS ROWS UPDATE CHECKS DRIVERS NOBOOT GDB \
 	TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK PUBLIC SEND CONFIRM
 export $(known)
 
 given := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
-wrong := $(firstword $(filter-out $(known) MAKEFLAGS MAKEOVERRIDES -*-command-variables-*-,$(given)))
+wrong := $(firstword $(filter-out \
+	$(known) MAKEFLAGS MAKEOVERRIDES -*-command-variables-*-,$(given)))
 ifneq ($(wrong),)
 $(error there is no variable $(wrong)$(shell python3 -c 'import difflib, sys; \
-	print(*(f": did you mean {v}=?" for v in difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1)))' \
-	'$(wrong)' $(known)); 'make help' has them all)
+	near = difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1); \
+	print(*(f": did you mean {v}=?" for v in near))' '$(wrong)' $(known)); 'make help' \
+	has them all)
 endif
 
 # Who takes them is checked by run.sh. The environment may have others of these names.
@@ -23,43 +25,51 @@ export GIVEN = $(given)
 # Whether TOPICS= makes another tree, selects from the stack, or makes no sense.
 tree boot shell drivers test kunit: export SCOPE = tree
 check backport: export SCOPE = select
-soak bench mutants matrix sparse coccicheck litmus results-topics bugs conversions: export SCOPE = all
+soak bench mutants matrix sparse coccicheck litmus: export SCOPE = all
+results-topics bugs conversions: export SCOPE = all
 
 run := @scripts/run.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help boot shell soak bench test kunit litmus sparse coccicheck mutants check matrix drivers results-topics bugs conversions \
-	tree export rebase mail mail-test backport clean
+.PHONY: help boot shell soak bench test kunit litmus sparse coccicheck mutants check matrix \
+	drivers results-topics bugs conversions tree export rebase mail mail-test backport clean
 
+define variables
+  TOPICS=a,b    tree, boot, test, kunit: these topics, what they need, and all tests;
+                check: only these (topics, bisect); patches/series has their names
+  SERIES=none   boot, shell, test, kunit: apply the tests without the fixes, to see the bugs
+  BASE=         major.minor of another base kernel, from Debian (default: patches/base)
+  KSRC=         your own kernel git instead; its HEAD is used, it is never written to
+  JOBS=         parallel jobs (default: one per CPU)
+  SUITES="drm_fence dma-buf*"  kunit: only these; ARCH=arm64 or x86_64 runs them under QEMU
+  TESTS="out_fence_lifetime drm_fence"  boot, drivers: only these selftests and KUnit suites;
+                PROGRAM.CASE or PROGRAM.FIXTURE.VARIANT.CASE is one case of a selftest,
+                SUITE.CASE one of a suite
+  WRITEBACK_FENCE_ROUNDS=n  boot: devices that come and go in the selftest (default 100)
+  KCSAN=1       boot: look for data races instead of use after free
+  KERNEL=rt     boot: with PREEMPT_RT; strict, plain, lazy, and for kunit up, nodebug:
+                configs/boot-rt.config or configs/kunit-up.config on top
+  CHECKS="docs bisect"  check: only these, by the names in its table
+  GDB=1         shell: the kernel waits for gdb
+  NOBOOT=1      backport: apply and build only
+  ROWS="rt i386"  matrix: only these rows of configs/matrix
+  MUTANTS="NAME NAME"  mutants: only these of mutants/table
+  DRIVERS="virtio qxl"  drivers: only these displays; UPDATE=1 writes results/drivers.md
+  ROUNDS=n UPDATE=1  bench: boots of each kernel (default 5); copy the report to results/
+  SEED=n ARCH=  soak: the seed of the first round; um or arm64 alone
+  TOPIC= TO= TRAILERS= VERSION= CHANGELOG= COVER= SINCE= LINK= PUBLIC= SEND= CONFIRM=
+                mail: see README
+endef
+
+help: export VARIABLES = $(variables)
 help: ## this list
-	@echo 'make TARGET [TOPICS=a,b] [SERIES=none] [BASE=7.2] [KSRC=/path/to/kernel/git] [JOBS=n]'
+	@echo 'make TARGET [TOPICS=a,b] [SERIES=none] [BASE=7.2] [KSRC=/path/to/kernel/git]' \
+		'[JOBS=n]'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '{ while (sub(/\\$$/, "")) { getline more; sub(/^\t/, "", more); \
+		$$0 = $$0 more } } /^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo '  TOPICS=a,b    tree, boot, test, kunit: these topics, what they need, and all tests;'
-	@echo '                check: only these (topics, bisect); patches/series has their names'
-	@echo '  SERIES=none   boot, shell, test, kunit: apply the tests without the fixes, to see the bugs'
-	@echo '  BASE=         major.minor of another base kernel, from Debian (default: patches/base)'
-	@echo '  KSRC=         your own kernel git instead; its HEAD is used, it is never written to'
-	@echo '  JOBS=         parallel jobs (default: one per CPU)'
-	@echo '  SUITES="drm_fence dma-buf*"  kunit: only these; ARCH=arm64 or x86_64 runs them under QEMU'
-	@echo '  TESTS="out_fence_lifetime drm_fence"  boot, drivers: only these selftests and KUnit suites;'
-	@echo '                PROGRAM.CASE or PROGRAM.FIXTURE.VARIANT.CASE is one case of a selftest,'
-	@echo '                SUITE.CASE one of a suite'
-	@echo '  WRITEBACK_FENCE_ROUNDS=n  boot: devices that come and go in the selftest (default 100)'
-	@echo '  KCSAN=1       boot: look for data races instead of use after free'
-	@echo '  KERNEL=rt     boot: with PREEMPT_RT; strict, plain, lazy, and for kunit up, nodebug:'
-	@echo '                configs/boot-rt.config or configs/kunit-up.config on top'
-	@echo '  CHECKS="docs bisect"  check: only these, by the names in its table'
-	@echo '  GDB=1         shell: the kernel waits for gdb'
-	@echo '  NOBOOT=1      backport: apply and build only'
-	@echo '  ROWS="rt i386"  matrix: only these rows of configs/matrix'
-	@echo '  MUTANTS="NAME NAME"  mutants: only these of mutants/table'
-	@echo '  DRIVERS="virtio qxl"  drivers: only these displays; UPDATE=1 writes results/drivers.md'
-	@echo '  ROUNDS=n UPDATE=1  bench: boots of each kernel (default 5); copy the report to results/'
-	@echo '  SEED=n ARCH=  soak: the seed of the first round; um or arm64 alone'
-	@echo '  TOPIC= TO= TRAILERS= VERSION= CHANGELOG= COVER= SINCE= LINK= PUBLIC= SEND= CONFIRM='
-	@echo '                mail: see README'
+	@echo "$$VARIABLES"
 
 boot: ## boot the fixed kernel on arm64 in QEMU and run every check inside
 	$(run) -t "source build arm64" boot.sh
@@ -97,7 +107,8 @@ mutants: ## break the stack in one point at a time and see a test notice
 matrix: ## configurations that others try, booted or built: ROWS= picks some of configs/matrix
 	$(run) -t "source build" matrix.py
 
-check: ## what a maintainer looks at: topics alone, docs, recipients, and that every patch builds and passes
+check: ## what a maintainer looks at: topics alone, docs, recipients, and that every patch \
+	builds and passes
 	$(run) "" check.sh
 
 results-topics: ## which test fails on the base and which topic makes it pass: results/topics.md
@@ -106,7 +117,8 @@ results-topics: ## which test fails on the base and which topic makes it pass: r
 bugs: ## each bug of patches/bugs shown on the base, and gone with the stack: results/bugs.md
 	$(run) -t "source build again arm64" bugs.py
 
-conversions: ## which issuers shared a lock with their fences, and where it is now: results/conversions.md
+conversions: ## which issuers shared a lock with their fences, and where it is now: \
+	results/conversions.md
 	$(run) -t "source" conversions.py
 
 tree: ## a git work tree, build/linux: the base, then one commit per patch and a branch per topic
@@ -115,16 +127,19 @@ tree: ## a git work tree, build/linux: the base, then one commit per patch and a
 export: ## write the branches of build/linux back to patches/ and the in-tree files
 	$(run) "" stack.py export
 
-rebase: ## take build/linux to BASE=major.minor or KSRC= with git rebase; a conflict stays there to be mended
+rebase: ## take build/linux to BASE=major.minor or KSRC= with git rebase; a conflict stays \
+	there to be mended
 	$(run) "source" stack.py rebase
 
 mail: ## a topic as mails from you in build/outgoing/, signed off; SEND=1 sends them, see README
 	$(run) "source mail" mail.py
 
-mail-test: ## send all to a mail server that keeps it, and apply what arrived; nothing leaves the machine
+mail-test: ## send all to a mail server that keeps it, and apply what arrived; nothing leaves \
+	the machine
 	$(run) -t "source mail sink" mail_test.py
 
-backport: ## the fixes on an older kernel: make backport BASE=7.2 applies, builds and boots them, red before and green after
+backport: ## the fixes on an older kernel: make backport BASE=7.2 applies, builds and boots \
+	them, red before and green after
 	$(run) "source build arm64" backport.py
 
 clean: ## remove everything generated, but refuse while a work tree has unexported changes

@@ -17,14 +17,18 @@ KERNELS = {"lts": "6.12", "base": "base", "series": "series"}
 ACQUIRE = ("test-flag-", "is-signaled-", "timestamp-", "names-")
 # What large arrays may take in the worst order, where each group of callbacks is an interrupt.
 PRICE = {"array-16": 1.1, "array-128": 1.3}
-LIMITS = {"signal": 0.95, "get-status-signaled": 0.3, "wait-signaled": 0.5, "add-remove-callback": 1,
-          "is-signaled-unsignaled": 1.15}
+LIMITS = {"signal": 0.95, "get-status-signaled": 0.3, "wait-signaled": 0.5,
+          "add-remove-callback": 1, "is-signaled-unsignaled": 1.15}
 TWO_CPUS = {"get-status-signaled": 0.2, "wait-signaled": 0.5}
 POINTS = "at-once", "late", "forwards", "backwards"
-MERGED = 8, 16, 128
+# Fences in a sync_file, and what it may take in the worst order.
+MERGED = {8: 1.02, 16: 1.1, 128: 1.3}
 # What has a table of its own.
 APART = "vkms", "syncobj", "sync_file", "frame"
-REASONS = {"is-signaled-unsignaled": ", which asks in an RCU section, so that the issuer does not go meanwhile,"}
+REASONS = {"is-signaled-unsignaled":
+           ", which asks in an RCU section, so that the issuer does not go meanwhile,"}
+# What the series is compared with.
+BOTH, BASE = ("lts", "base"), ("base",)
 
 values, rows = {}, []
 
@@ -92,59 +96,65 @@ def worst(instrument, op, kinds=KINDS):
 
 
 def worst_of(instrument, prefix, kind, kernel="series"):
-    return max((statistics.median(found) for (i, k, op, what), found in values.items()
-                if (i, k, what) == (instrument, kernel, kind) and op.startswith(prefix)), default=math.inf)
+    found = [statistics.median(v) for (i, k, op, what), v in values.items()
+             if (i, k, what) == (instrument, kernel, kind) and op.startswith(prefix)]
+    return max(found, default=math.inf)
+
+
+def cost(*key):
+    return get(*key) or math.inf
+
+
+def by_base(instrument, op, kind):
+    return ratio(instrument, "base", op, kind) or math.inf
+
+
+def differing():
+    """The middle half of differing orders is another half when the timer ticks elsewhere. When a
+    frame is tried again depends on the phase of two timers."""
+    for (instrument, _, op, kind), found in values.items():
+        own_table = kind in APART and kind != "frame"
+        if instrument != "count" or own_table or op.endswith("-shuffled"):
+            continue
+        if max(found) > (1.03 if kind == "frame" else 1.005) * min(found) + 100:
+            yield f"{op} ({kind})"
+
+
+def too_dear():
+    for op in dict.fromkeys(op for op, kind in rows if kind not in APART):
+        kinds = {kind for name, kind in rows if name == op}
+        r, _ = worst("count", op, kinds)
+        if r == math.inf and not op.startswith("2cpu-") and kinds & {*KINDS, "sw_sync"}:
+            yield f"{op} not measured"
+        limit = PRICE.get(re.sub("-[a-z]+$", "", op), 1.02)
+        if op != "nothing" and not op.startswith(ACQUIRE) and limit < r < math.inf:
+            yield f"{op} {r:.2f}"
 
 
 def set_goals():
-    # The middle half of differing orders is another half when the timer ticks elsewhere. When a
-    # frame is tried again depends on the phase of two timers.
-    apart = dict.fromkeys(f"{op} ({kind})" for (instrument, _, op, kind), found in values.items()
-                          if instrument == "count" and kind not in set(APART) - {"frame"} and not op.endswith("-shuffled")
-                          and max(found) > (1.03 if kind == "frame" else 1.005) * min(found) + 100)
-    goal("the counts of instructions agree" + (": not for " + ", ".join(apart) if apart else ""), not apart)
-    over = []
-    for op in dict.fromkeys(op for op, kind in rows if kind not in APART):
-        r, kind = worst("count", op, {kind for name, kind in rows if name == op})
-        if r == math.inf and not op.startswith("2cpu-") and any(kind in KINDS + ("sw_sync",) for name, kind in rows if name == op):
-            over.append(f"{op} not measured")
-        if op != "nothing" and not op.startswith(ACQUIRE) and PRICE.get(re.sub("-[a-z]+$", "", op), 1.02) < r < math.inf:
-            over.append(f"{op} {r:.2f}")
-    goal("nothing takes more than 1.02 times the instructions, but for an acquire and arrays of many members"
-         + (": " + ", ".join(over) if over else ""), not over)
+    apart, over = dict.fromkeys(differing()), list(too_dear())
+    goal("the counts of instructions agree" + (": not for " + ", ".join(apart) if apart else ""),
+         not apart)
+    goal("nothing takes more than 1.02 times the instructions, but for an acquire and arrays of "
+         "many members" + (": " + ", ".join(over) if over else ""), not over)
     for op, limit in LIMITS.items():
         for instrument, text in (("count", ""), ("count-debug", " with DMABUF_DEBUG")):
             r, kind = worst(instrument, op)
-            goal(f"{op}{REASONS.get(op, '')} takes at most {limit:.2f} times the instructions{text}: {r:.2f} ({kind})", r <= limit)
+            goal(f"{op}{REASONS.get(op, '')} takes at most {limit:.2f} times the "
+                 f"instructions{text}: {r:.2f} ({kind})", r <= limit)
     for op, limit in TWO_CPUS.items():
         r, kind = worst("um", "2cpu-" + op)
-        goal(f"2cpu-{op} takes at most {limit:.2f} times as long: {r:.2f} ({kind})", r <= limit, False)
-    r, n = ratio("count", "base", "frames", "frame") or math.inf, get("count", "series", "frames", "frame") or math.inf
+        goal(f"2cpu-{op} takes at most {limit:.2f} times as long: {r:.2f} ({kind})", r <= limit,
+             False)
+    r, n = by_base("count", "frames", "frame"), cost("count", "series", "frames", "frame")
     goal(f"a frame takes at most 1.02 times the CPU time, {n / 1e6:.0f} us: {r:.3f}", r <= 1.02)
-    r, n = ratio("count", "base", "poll-32", "frame") or math.inf, get("count", "series", "poll-32", "frame") or math.inf
-    goal(f"a loop that polls 32 fences, of which one signals, makes at least 0.98 times the frames per second, {1e12 / n:.0f}: {1 / r:.3f}",
-         r <= 1 / 0.98)
-    for n in MERGED:
-        for order, limit in ("", -(-n // 12)), ("forwards", 1), ("backwards", 1):
-            most = worst_of("irqs", f"merged-{n}-{order}", "sync_file")
-            goal(f"a sync_file of {n} fences that signal {order or 'in any order'} has at most {limit} interrupts for irq_work: "
-                 f"{most:.0f}", most <= limit)
-        added, limit = sum(sign * (get("count", k, f"apart-{n}", "sync_file") or math.inf)
-                           for k, sign in (("series", 1), ("base", -1))), {8: 1.02, 16: 1.1, 128: 1.3}[n]
-        r = max((get("count", "series", op, "sync_file") - added) / get("count", "base", op, "sync_file")
-                for op, kind in rows if op.startswith(f"merged-{n}-"))
-        goal(f"a sync_file of {n} fences takes at most {limit:.2f} times as long in any order, but for the {added / 1e6:.1f} us "
-             f"that sw_sync itself takes longer: {r:.2f}", r <= limit)
-        most, before = (worst_of("off-count-irqsoff", f"merged-{n}-", "sync_file", k) for k in ("series", "base"))
-        goal(f"a sync_file of {n} fences turns interrupts off for at most 0.05 ms: {most / 1e9:.3f}, "
-             f"and {before / 1e9:.3f} without the series", most <= 5e7)
+    r, n = by_base("count", "poll-32", "frame"), cost("count", "series", "poll-32", "frame")
+    goal("a loop that polls 32 fences, of which one signals, makes at least 0.98 times the frames "
+         f"per second, {1e12 / n:.0f}: {1 / r:.3f}", r <= 1 / 0.98)
+    for n, limit in MERGED.items():
+        set_goals_of_sync_file(n, limit)
     for order in POINTS:
-        few, many = (get("count", "series", f"points-{n}-{order}", "syncobj") or math.inf for n in (400, 4000))
-        off, before = (get("off-count-irqsoff", k, f"points-4000-{order}", "syncobj") or math.inf for k in ("series", "base"))
-        goal(f"4000 points {order} take at most 12 times as long as 400: {many / few:.1f}", many <= 12 * few)
-        goal(f"4000 points {order} turn interrupts off for at most 1 ms: {off / 1e9:.3f}, and {before / 1e9:.3f} without the series", off <= 1e9)
-        r = ratio("count", "base", f"points-100-{order}", "syncobj") or math.inf
-        goal(f"100 points {order} take at most 1.05 times as long, with what sw_sync itself takes: {r:.2f}", r <= 1.05)
+        set_goals_of_points(order)
     one, many, before = (get("waits", *key, "vkms") for key in
                          (("series", "unbind-1"), ("series", "unbind-16"), ("base", "unbind-16")))
     if None in (one, many, before):
@@ -152,19 +162,54 @@ def set_goals():
     else:
         goal(f"an unbind waits for RCU once more, however many CRTCs: {one:.0f} with 1, "
              f"{many:.0f} with 16, and {before:.0f} without the series", one == many <= before + 1)
-    r = ratio("bytes", "base", "dma_fence", "-")
-    goal(f"struct dma_fence has no more bytes: {get('bytes', 'series', 'dma_fence', '-'):.0f}", r is not None and r <= 1)
-    r = ratio("bytes", "base", "array-128", "-") or math.inf
+    r, n = ratio("bytes", "base", "dma_fence", "-"), get("bytes", "series", "dma_fence", "-")
+    goal(f"struct dma_fence has no more bytes: {n:.0f}", r is not None and r <= 1)
+    r = by_base("bytes", "array-128", "-")
     goal(f"an array of 128 fences takes at most a fifth of the memory: {r:.2f}", r <= 0.2)
+
+
+def set_goals_of_sync_file(n, limit):
+    what = f"a sync_file of {n} fences"
+    for order, interrupts in ("", -(-n // 12)), ("forwards", 1), ("backwards", 1):
+        most = worst_of("irqs", f"merged-{n}-{order}", "sync_file")
+        goal(f"{what} that signal {order or 'in any order'} has at most {interrupts} interrupts "
+             f"for irq_work: {most:.0f}", most <= interrupts)
+    series, base = (cost("count", k, f"apart-{n}", "sync_file") for k in ("series", "base"))
+    added = series - base
+    pairs = [[get("count", k, op, "sync_file") for k in ("series", "base")]
+             for op, _ in rows if op.startswith(f"merged-{n}-")]
+    r = max((series - added) / base for series, base in pairs)
+    goal(f"{what} takes at most {limit:.2f} times as long in any order, but for the "
+         f"{added / 1e6:.1f} us that sw_sync itself takes longer: {r:.2f}", r <= limit)
+    most, before = (worst_of("off-count-irqsoff", f"merged-{n}-", "sync_file", k)
+                    for k in ("series", "base"))
+    goal(f"{what} turns interrupts off for at most 0.05 ms: {most / 1e9:.3f}, "
+         f"and {before / 1e9:.3f} without the series", most <= 5e7)
+
+
+def set_goals_of_points(order):
+    few, many = (cost("count", "series", f"points-{n}-{order}", "syncobj") for n in (400, 4000))
+    goal(f"4000 points {order} take at most 12 times as long as 400: {many / few:.1f}",
+         many <= 12 * few)
+    off, before = (cost("off-count-irqsoff", k, f"points-4000-{order}", "syncobj")
+                   for k in ("series", "base"))
+    goal(f"4000 points {order} turn interrupts off for at most 1 ms: {off / 1e9:.3f}, "
+         f"and {before / 1e9:.3f} without the series", off <= 1e9)
+    r = by_base("count", f"points-100-{order}", "syncobj")
+    goal(f"100 points {order} take at most 1.05 times as long, with what sw_sync itself takes: "
+         f"{r:.2f}", r <= 1.05)
 
 
 CSS = """
 text { font: 12px sans-serif; fill: #24292f } .small { font-size: 11px } .grid { stroke: #d0d7de }
 .one { stroke: #57606a; stroke-width: 1.5 } circle { stroke-width: 2 }
-.external { stroke: #b35900; fill: #b35900 } .inline { stroke: #0b6bcb; fill: #0b6bcb } .other { stroke: #57606a; fill: #57606a }
+.external { stroke: #b35900; fill: #b35900 } .inline { stroke: #0b6bcb; fill: #0b6bcb } \
+.other { stroke: #57606a; fill: #57606a }
 .release { fill: none } .bg { fill: #ffffff }
-@media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .grid { stroke: #30363d } .one, .other { stroke: #9ea7b3 }
-.other { fill: #9ea7b3 } .external { stroke: #f0883e; fill: #f0883e } .inline { stroke: #58a6ff; fill: #58a6ff } .release { fill: none } .bg { fill: #0d1117 } }
+@media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .grid { stroke: #30363d } \
+.one, .other { stroke: #9ea7b3 }
+.other { fill: #9ea7b3 } .external { stroke: #f0883e; fill: #f0883e } \
+.inline { stroke: #58a6ff; fill: #58a6ff } .release { fill: none } .bg { fill: #0d1117 } }
 """
 
 
@@ -183,26 +228,33 @@ def plot(path, title):
         return round(left + width * (math.log(r) - low) / (high - low), 1)
 
     height = top + step * len(shown) + 30
-    svg = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 20} {height}" role="img">',
+    svg = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 20} {height}" '
+           'role="img">',
            f"<title>{title}</title><style>{CSS}</style>",
            f'<rect class="bg" width="100%" height="100%"/><text x="12" y="20">{title}</text>']
     at = 12
     for kind in (*KINDS, "other"):
-        text = kind.replace("-", " lock, ") if "-" in kind else kind if kind == "other" else f"{kind} lock"
+        lock, *release = kind.split("-")
+        text = ", ".join([lock if lock == "other" else f"{lock} lock", *release])
         svg.append(f'<circle class="{kind.replace("-", " ")}" cx="{at + 4}" cy="36" r="4"/>'
                    f'<text class="small" x="{at + 13}" y="40">{text}</text>')
         at += 30 + 6 * len(text)
     for r in (0.002, 0.01, 0.05, 0.2, 0.5, 1, 2, 4):
         if low <= math.log(r) <= high:
-            svg.append(f'<line class="{"one" if r == 1 else "grid"}" x1="{x(r)}" x2="{x(r)}" y1="{top - 10}" y2="{height - 24}"/>'
-                       f'<text class="small" text-anchor="middle" x="{x(r)}" y="{height - 8}">{r:g}</text>')
+            css = "one" if r == 1 else "grid"
+            svg.append(f'<line class="{css}" x1="{x(r)}" x2="{x(r)}" '
+                       f'y1="{top - 10}" y2="{height - 24}"/>'
+                       '<text class="small" text-anchor="middle" '
+                       f'x="{x(r)}" y="{height - 8}">{r:g}</text>')
     for n, ((op, instrument), dots) in enumerate(shown.items()):
         y = top + step * n
         unit = " (ns)" if instrument == "um" else ""
-        svg.append(f'<text class="small" text-anchor="end" x="{left - 8}" y="{y + 4}">{op}{unit}</text>')
+        svg.append(f'<text class="small" text-anchor="end" x="{left - 8}" y="{y + 4}">'
+                   f'{op}{unit}</text>')
         for kind, r in dots:
             css = kind.replace("-", " ") if kind in KINDS else "other"
-            svg.append(f'<circle class="{css}" cx="{x(r)}" cy="{y}" r="4"><title>{kind} {r:.2f}</title></circle>')
+            svg.append(f'<circle class="{css}" cx="{x(r)}" cy="{y}" r="4">'
+                       f'<title>{kind} {r:.2f}</title></circle>')
     with open(path, "w", encoding="ascii") as out:
         out.write("\n".join(svg) + "\n</svg>\n")
 
@@ -211,7 +263,8 @@ def code(directory, arch, function):
     """The same function of the three kernels side by side."""
     columns = []
     for kernel in KERNELS if arch == "arm64" else ("base", "series"):
-        lines = open(f"{directory}/{arch}-{kernel}-{function}.txt", encoding="ascii").read().expandtabs(8).splitlines()
+        with open(f"{directory}/{arch}-{kernel}-{function}.txt", encoding="ascii") as listing:
+            lines = listing.read().expandtabs(8).splitlines()
         columns.append([KERNELS[kernel] + f": {len(lines)} instructions"] + lines)
     width = max(len(line) for column in columns for line in column) + 2
     text = f"`{function}()`, {arch}:\n\n```\n"
@@ -220,7 +273,12 @@ def code(directory, arch, function):
     return text + "```\n\n"
 
 
+def of(*kinds):
+    return lambda op, kind: kind in kinds
+
+
 def main(directory, title):
+    off = "The longest time with interrupts off, by the irqsoff tracer:\n\n"
     read(f"{directory}/figures")
     set_goals()
     plot(f"{directory}/report.svg", "Series by base: instructions on arm64, two CPUs: ns on UML")
@@ -228,33 +286,35 @@ def main(directory, title):
         out.write(title + "\n")
         out.write("## Goals\n\n" + "".join(f"- {g}\n" for g in goals) + "\n")
         out.write("## One CPU\n\n" + table(
-            (("count", "instructions", ("lts", "base")), ("um", "ns", ("base",))),
+            (("count", "instructions", BOTH), ("um", "ns", BASE)),
             lambda op, kind: kind not in ("-", "text", *APART) and not op.startswith("2cpu-")))
         out.write("## One CPU, with CONFIG_DMABUF_DEBUG\n\n" + table(
-            (("count-debug", "instructions", ("base",)),), lambda op, kind: op in LIMITS))
+            (("count-debug", "instructions", BASE),), lambda op, kind: op in LIMITS))
         out.write("## Two CPUs, the same fence, ns per operation of both\n\n" + table(
-            (("um", "UML", ("base",)), ("arm64", "arm64", ("lts", "base"))), lambda op, kind: op.startswith("2cpu-")))
-        out.write("## Frames\n\nOf vkms, with an out-fence and two fences merged to wait for, CPU time; and of a loop that polls 32\n"
-                  "fences, one of which signals.\n\n" + table(
-            (("count", "us of virtual time", ("lts", "base")),), lambda op, kind: kind == "frame", 1e6, "%.2f"))
+            (("um", "UML", BASE), ("arm64", "arm64", BOTH)),
+            lambda op, kind: op.startswith("2cpu-")))
+        out.write("## Frames\n\nOf vkms, with an out-fence and two fences merged to wait for, CPU "
+                  "time; and of a loop that polls 32\nfences, one of which signals.\n\n" + table(
+            (("count", "us of virtual time", BOTH),), of("frame"), 1e6, "%.2f"))
         out.write("## A sync_file of many fences, merged one after the other\n\n" + table(
-            (("irqs", "interrupts for irq_work", ("lts", "base")),), lambda op, kind: kind == "sync_file", 1, "%.0f"))
+            (("irqs", "interrupts for irq_work", BOTH),), of("sync_file"), 1, "%.0f"))
         out.write(table(
-            (("count", "us of virtual time", ("lts", "base")), ("arm64", "us", ("lts", "base"))),
-            lambda op, kind: kind == "sync_file", 1e6))
-        out.write("The longest time with interrupts off, by the irqsoff tracer:\n\n" + table(
-            (("off-count-irqsoff", "us of virtual time", ("base",)), ("off-irqsoff", "us", ("base",))),
-            lambda op, kind: kind == "sync_file", 1e6))
+            (("count", "us of virtual time", BOTH), ("arm64", "us", BOTH)), of("sync_file"), 1e6))
+        out.write(off + table(
+            (("off-count-irqsoff", "us of virtual time", BASE), ("off-irqsoff", "us", BASE)),
+            of("sync_file"), 1e6))
         out.write("## Unbind of a vkms device\n\n" + table(
-            (("waits", "waits", ("base",)), ("gp", "grace periods", ("base",))), lambda op, kind: kind == "vkms", 1, "%.0f"))
-        out.write(table((("arm64", "ms", ("base",)), ("count", "ms of virtual time", ("base",))), lambda op, kind: kind == "vkms", 1e9))
+            (("waits", "waits", BASE), ("gp", "grace periods", BASE)), of("vkms"), 1, "%.0f"))
+        out.write(table(
+            (("arm64", "ms", BASE), ("count", "ms of virtual time", BASE)), of("vkms"), 1e9))
         out.write("## Points of a timeline, each waited for with SYNCOBJ_EVENTFD\n\n" + table(
-            (("count", "ms of virtual time", ("lts", "base")), ("arm64", "ms", ("lts", "base"))),
-            lambda op, kind: kind == "syncobj", 1e9, "%.2f"))
-        out.write("The longest time with interrupts off, by the irqsoff tracer:\n\n" + table(
-            (("off-count-irqsoff", "ms of virtual time", ("base",)), ("off-irqsoff", "ms", ("base",))),
-            lambda op, kind: kind == "syncobj", 1e9, "%.3f"))
-        out.write("## Bytes\n\n" + table((("bytes", "bytes", ("lts", "base")),), lambda op, kind: kind in ("-", "text"), 1, "%.0f"))
+            (("count", "ms of virtual time", BOTH), ("arm64", "ms", BOTH)),
+            of("syncobj"), 1e9, "%.2f"))
+        out.write(off + table(
+            (("off-count-irqsoff", "ms of virtual time", BASE), ("off-irqsoff", "ms", BASE)),
+            of("syncobj"), 1e9, "%.3f"))
+        out.write("## Bytes\n\n" + table(
+            (("bytes", "bytes", BOTH),), of("-", "text"), 1, "%.0f"))
         out.write("## Code\n\n")
         for function in ("run_test_flag", "run_is_signaled"):
             for arch in ("arm64", "um"):

@@ -11,11 +11,10 @@ rounds=${ROUNDS:-5}
 [ "$series" = all ] || die "bench.sh compares the series with its base: leave SERIES out"
 [ "$base" != 6.12 ] || die "bench.sh compares with 6.12 anyway: leave BASE out"
 
-lts=6.12
-results=$build/bench
-dma_buf=drivers/dma-buf
-bench=st-dma-fence-bench
+lts=6.12 results=$build/bench
+dma_buf=drivers/dma-buf bench=st-dma-fence-bench
 declare -A trees=([series]=$tree [base]=$tree-unpatched [lts]=$build/linux-$lts-bench)
+declare -A display=([series]=bench-vkms [base]=bench-vkms [lts]=bench-lts)
 [ -f "$tree/$dma_buf/$bench.c" ] || die "$dma_buf/$bench.c is not in ${tree#"$top"/}"
 
 # What is the same as before keeps its time, so that nothing is built again.
@@ -38,7 +37,8 @@ lts_tree() {
 	} | refresh "$dir/$dma_buf/Makefile"
 	{
 		git -C "$home" show "base-$lts:$dma_buf/Kconfig"
-		printf '\nconfig DMABUF_KUNIT_BENCH\n\ttristate "KUnit benchmark"\n\tdepends on KUNIT\n\tselect DMA_SHARED_BUFFER\n'
+		printf '\nconfig DMABUF_KUNIT_BENCH\n\ttristate "KUnit benchmark"\n'
+		printf '\tdepends on KUNIT\n\tselect DMA_SHARED_BUFFER\n'
 	} | refresh "$dir/$dma_buf/Kconfig"
 }
 
@@ -49,34 +49,36 @@ use() {
 	shift 2
 	guest_config=("bench-$guest_arch.config" "${@/%/.config}")
 	guest_suffix=bench-$guest_arch
-	[[ ! " $* " =~ ' bench-'(debug|irqsoff)' ' ]] || guest_suffix=$guest_suffix-${BASH_REMATCH[1]}
+	[[ ! " $* " =~ ' bench-'(debug|irqsoff)' ' ]] || guest_suffix+=-${BASH_REMATCH[1]}
 	guest_name=$guest_suffix-$kernel
 	tree=${trees[$kernel]}
 	. "$top/scripts/guest.sh"
 }
 
-arm64() { if [ "$1" = lts ]; then use "$1" arm64 bench-virtio bench-lts; else use "$1" arm64 bench-virtio bench-vkms; fi; }
+arm64() { use "$1" arm64 bench-virtio "${display[$1]}"; }
 arm64-debug() { use "$1" arm64 bench-virtio bench-vkms bench-debug; }
 arm64-irqsoff() { use "$1" arm64 bench-virtio bench-vkms bench-irqsoff; }
 um() { use "$1" um; }
 
 # boot LOG INSTRUMENT: takes the place of the shell.
 boot() {
-	local log=$1 args="panic=-1 kunit.enable=1 kunit.autorun=1 kunit.filter_glob=dma-buf-fence-bench"
-	[[ $2 != *irqsoff ]] || args="panic=-1 kunit.enable=0"
+	local log=$1 args="panic=-1 kunit.enable=0"
+	[[ $2 == *irqsoff ]] ||
+		args="panic=-1 kunit.enable=1 kunit.autorun=1 kunit.filter_glob=dma-buf-fence-bench"
 	case $2 in
 	um)
 		# shellcheck disable=SC2086
-		exec timeout -k 5 600 "$out/linux" mem=512M seccomp=on ncpus=2 console=tty $args kunit_shutdown=poweroff \
-			>"$log" 2>&1 </dev/null ;;
+		exec timeout -k 5 600 "$out/linux" mem=512M seccomp=on ncpus=2 console=tty $args \
+			kunit_shutdown=poweroff >"$log" 2>&1 </dev/null ;;
 	# Time is what the CPU has executed, and it passes at once while the CPU sleeps.
 	count*)	set -- -smp 1 -accel tcg,thread=single -icount shift=0,sleep=off ;;
 	*)	set -- -smp 2 -accel tcg,thread=multi ;;
 	esac
-	exec timeout -k 5 1200 "$qemu" -machine virt -cpu max -m 1G "$@" \
-		-global virtio-mmio.force-legacy=false -device virtio-gpu-device -display none -monitor none -nic none \
-		-serial "file:$log" -no-reboot -kernel "$out/arch/arm64/boot/Image" -initrd "$initramfs" \
-		-append "console=ttyAMA0 $args vkms.create_default_dev=0 selftest=fence_bench selftest_timeout=900"
+	args+=" vkms.create_default_dev=0 selftest=fence_bench selftest_timeout=900"
+	exec timeout -k 5 1200 "$qemu" -machine virt -cpu max -m 1G "$@" "${virtio_gpu[@]}" \
+		-display none -monitor none -nic none -serial "file:$log" -no-reboot \
+		-kernel "$out/arch/arm64/boot/Image" -initrd "$initramfs" \
+		-append "console=ttyAMA0 $args"
 }
 
 # measure INSTRUMENT CONFIGURATION ROUNDS KERNEL...
@@ -87,11 +89,16 @@ measure() {
 		for kernel; do
 			$config "$kernel"
 			log=$results/$instrument-$kernel-$round.log
-			quietly "$log.boot" "$instrument, round $round of $n: $kernel" boot "$log" "$instrument" ||
-				die "the guest did not get to its end; its console is ${log#"$top"/}"
+			quietly "$log.boot" "$instrument, round $round of $n: $kernel" \
+				boot "$log" "$instrument" ||
+				die "the guest did not get to its end;" \
+					"its console is ${log#"$top"/}"
 			# Linux 6.12 has no vkms that could be unbound, and says SKIP.
-			case $instrument-$kernel in um-*) want='bench op=' ;; *-lts) want='selftest exit=4' ;; *) want='selftest exit=0' ;; esac
-			! grep -aqE '^ *(\[[ 0-9.]*\] *)?not ok |Kernel panic' "$log" && grep -aq "$want" "$log" ||
+			want='selftest exit=0'
+			[ "$kernel" != lts ] || want='selftest exit=4'
+			[ "$instrument" != um ] || want='bench op='
+			! grep -aqE '^ *(\[[ 0-9.]*\] *)?not ok |Kernel panic' "$log" &&
+				grep -aq "$want" "$log" ||
 				die "the benchmark failed on $kernel; see ${log#"$top"/}"
 		done
 	done
@@ -134,15 +141,16 @@ measure um um "$rounds" series base
 for log in "$results"/*.log; do
 	name=$(basename "$log" .log)
 	name=${name%-*}
-	tr -d '\r' <"$log" | awk -v instrument="${name%-*}" -v kernel="${name##*-}" '
+	console "$log" | awk -v by="${name%-*}" -v kernel="${name##*-}" '
 		!match($0, /bench (op|bytes)[ =].*/) { next }
 		{ n = split(substr($0, RSTART), word, /[ =]/) }
 		seen[word[2], word[3], word[5]]++ { next }
-		word[2] == "bytes" && instrument == "count" { print "bytes", kernel, word[3], "-", word[4] }
-		word[2] == "op" { print instrument, kernel, word[3], word[5], word[7] }
+		by == "count" && word[2] == "bytes" { print "bytes", kernel, word[3], "-", word[4] }
 		word[2] == "op" {
+			print by, kernel, word[3], word[5], word[7]
 			for (i = 8; i < n; i += 2) {
-				what = word[i] == "off" ? "off-" instrument : instrument == "count" ? word[i] : ""
+				what = by == "count" ? word[i] : ""
+				if (word[i] == "off") what = "off-" by
 				if (what) print what, kernel, word[3], word[5], word[i + 1]
 			}
 		}'
@@ -153,23 +161,31 @@ for arch in arm64 um; do
 	for kernel in series base lts; do
 		[ "$arch-$kernel" != um-lts ] || continue
 		$arch $kernel
-		${cross}size -A "$out/$dma_buf/dma-fence.o" | awk -v a=$arch -v k=$kernel \
-			'$1 ~ /^\.text/ { n += $2 } END { print "bytes", k, "dma-fence.o-" a, "text", n }' >>"$results/figures"
+		built=$out/$dma_buf
+		${cross}size -A "$built/dma-fence.o" | awk -v a=$arch -v k=$kernel '
+			$1 ~ /^\.text/ { n += $2 }
+			END { print "bytes", k, "dma-fence.o-" a, "text", n }' >>"$results/figures"
 		for f in run_test_flag run_is_signaled; do
-			${cross}objdump -d --no-show-raw-insn --disassemble=$f "$out/$dma_buf/$bench.o" |
+			${cross}objdump -d --no-show-raw-insn --disassemble=$f "$built/$bench.o" |
 				sed -n 's/^ *[0-9a-f]*:\t//p' >"$results/$arch-$kernel-$f.txt"
 		done
 	done
 done
 
+lts_name=$(git -C "$build/linux.git" log -1 --format=%s base-$lts)
+qemu_version=$(qemu-system-aarch64 --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')
+commit=$(git -C "$top" describe --always --dirty)
 title="# Benchmark of dma_fence
 
-$(base_name) with the series and without it, and $(git -C "$build/linux.git" log -1 --format=%s base-$lts),
-by \`make bench ROUNDS=$rounds\` with gcc $(gcc -dumpfullversion) and QEMU $(qemu-system-aarch64 --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')
-on $(nproc) CPUs, load $(cut -d' ' -f1 /proc/loadavg), on $(date +%F), commit $(git -C "$top" describe --always --dirty).
+$(base_name) with the series and without it, and $lts_name,
+by \`make bench ROUNDS=$rounds\` with gcc $(gcc -dumpfullversion) and QEMU $qemu_version
+on $(nproc) CPUs, load $(cut -d' ' -f1 /proc/loadavg), on $(date +%F), commit $commit.
 "
 rc=0
 "$top/scripts/bench-report.py" "$results" "$title" || rc=$?
 say "the tables are in ${results#"$top"/}/report.md, the plot in report.svg"
-[ "${UPDATE:-0}" = 0 ] || { mkdir -p "$top/results"; cp "$results/report.md" "$top/results/bench.md"; cp "$results/report.svg" "$top/results/bench.svg"; }
+if [ "${UPDATE:-0}" = 1 ]; then
+	mkdir -p "$top/results"
+	for kind in md svg; do cp "$results/report.$kind" "$top/results/bench.$kind"; done
+fi
 exit $rc

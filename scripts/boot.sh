@@ -37,14 +37,16 @@ if [ -n "${TESTS:-}" ]; then
 		if [[ $all == *" ${name%%.*} "* ]]; then
 			IFS=. read -ra parts <<<"$name"
 			for part in "${parts[@]:1}"; do
-				grep -qE "^(TEST|FIXTURE).*\b$part\b" "$tree/$selftest/${name%%.*}.c" ||
-					die "there is no case '${name#*.}' in ${name%%.*}.c"
+				file=${name%%.*}.c
+				grep -qE "^(TEST|FIXTURE).*\b$part\b" "$tree/$selftest/$file" ||
+					die "there is no case '${name#*.}' in $file"
 			done
 			tests+=("$name")
 		elif kunit_known "$tree" "$name"; then
 			suites+=("$name")
 		else
-			die "there is no selftest or suite '$name' in ${tree#"$top"/}; it has:$all$(kunit_names "$tree" | paste -sd' ')"
+			die "there is no selftest or suite '$name' in ${tree#"$top"/};" \
+				"it has:$all$(kunit_names "$tree" | paste -sd' ')"
 		fi
 	done
 	mapfile -t programs < <(printf '%s\n' "${tests[@]%%.*}" | sort -u | grep .)
@@ -56,7 +58,8 @@ guest_build
 # program asks for, nor modules.
 may_skip='no_memory_for_device|no_memory_for_configfs'
 # What is built in and not on PCI can only be unbound.
-may_skip+='|the device is not on PCI|the driver is built in|the device is in no slot|no monitor|has no timelines'
+may_skip+='|the device is not on PCI|the driver is built in|the device is in no slot|no monitor'
+may_skip+='|has no timelines'
 if [ "$kcsan" = 1 ]; then
 	may_skip="$may_skip|kernel_reports_use_after_free"
 	tests=("${tests[@]/fence_module_unload*/}")
@@ -64,23 +67,33 @@ if [ "$kcsan" = 1 ]; then
 fi
 # What there is on the machine, and the screen that firmware would have left there.
 simple_framebuffer() {
-	"$qemu" -machine "virt,dumpdtb=$out/virt.dtb" -cpu max -smp 2 -m 2G -display none -nic none &&
-	"$out/scripts/dtc/dtc" -q -@ -I dts -O dtb -o "$out/simple-framebuffer.dtbo" "$top/configs/simple-framebuffer.dtso" &&
-	"$out/scripts/dtc/fdtoverlay" -i "$out/virt.dtb" -o "$out/simple-framebuffer.dtb" "$out/simple-framebuffer.dtbo"
+	local name=simple-framebuffer dtc=$out/scripts/dtc
+	"$qemu" -machine "virt,dumpdtb=$out/virt.dtb" -cpu max -smp 2 -m 2G \
+		-display none -nic none &&
+	"$dtc/dtc" -q -@ -I dts -O dtb -o "$out/$name.dtbo" "$top/configs/$name.dtso" &&
+	"$dtc/fdtoverlay" -i "$out/virt.dtb" -o "$out/$name.dtb" "$out/$name.dtbo"
 }
+
+# gone SUFFIX SECONDS DRIVER [QEMU-OPTION...], with $append before
+gone() { label=$name$1 run_selftest "$name" "$2" "${append}DRM_DEVICE_GONE=$3" "${@:4}"; }
 
 # shellcheck disable=SC2068
 for name in ${tests[@]}; do
+	append=
 	case ${name%%.*} in
-	writeback_fence_lifetime) run_selftest "$name" $((300 + rounds)) "kmemleak=on WRITEBACK_FENCE_ROUNDS=$rounds" ;;
-	fence_uapi | fence_error | fence_describe) run_selftest "$name" 600 "" -global virtio-mmio.force-legacy=false -device virtio-gpu-device ;;
-	drm_device_gone) run_selftest "$name" 300 "DRM_DEVICE_GONE=virtio_gpu" -global virtio-mmio.force-legacy=false \
-		-device virtio-gpu-device -device virtio-gpu-device
-		label=$name-pci run_selftest "$name" 600 "DRM_DEVICE_GONE=virtio_gpu" -device virtio-gpu-pci -device virtio-gpu-pci
-		quietly "$logs/boot-simple-framebuffer.log" "making the device tree of a framebuffer" simple_framebuffer
-		label=$name-simpledrm run_selftest "$name" 300 "DRM_DEVICE_GONE=simple-framebuffer" -dtb "$out/simple-framebuffer.dtb"
+	writeback_fence_lifetime)
+		append="kmemleak=on WRITEBACK_FENCE_ROUNDS=$rounds"
+		run_selftest "$name" $((300 + rounds)) "$append" ;;
+	fence_uapi | fence_error | fence_describe) run_selftest "$name" 600 "" "${virtio_gpu[@]}" ;;
+	drm_device_gone)
+		gone "" 300 virtio_gpu "${virtio_gpu[@]}" -device virtio-gpu-device
+		gone -pci 600 virtio_gpu -device virtio-gpu-pci -device virtio-gpu-pci
+		quietly "$logs/boot-simple-framebuffer.log" \
+			"making the device tree of a framebuffer" simple_framebuffer
+		gone -simpledrm 300 simple-framebuffer -dtb "$out/simple-framebuffer.dtb"
 		# the gadget is made of modules
-		[ "$kcsan" = 1 ] || label=$name-gud run_selftest "$name" 600 "modules=libcomposite,usb_f_fs,dummy_hcd DRM_DEVICE_GONE=gud" ;;
+		append="modules=libcomposite,usb_f_fs,dummy_hcd "
+		[ "$kcsan" = 1 ] || gone -gud 600 gud ;;
 	functionfs_fence_lifetime) run_selftest "$name" 400 "" ;;
 	# two of its threads wait busily for each other, on as many CPUs
 	sync_test) run_selftest "$name" 1200 "" ;;
@@ -92,13 +105,16 @@ done
 # The KUnit suites, at boot.
 for suite in "${suites[@]}"; do
 	name=kunit-$(tr -dc 'a-z0-9_-' <<<"$suite")
-	guest "$name" $((kcsan ? 2400 : 600)) "oops=panic kunit.enable=1 kunit.autorun=1 kunit.filter_glob=$suite kunit_shutdown=poweroff"
-	summary=$(cd "$tree" && tr -d '\r' <"$guest_log" | ./tools/testing/kunit/kunit.py parse 2>&1 | tee "$guest_log.parsed" | sed -n 's/.*Testing complete\. //p' | tail -n 1) || true
-	ran=$(sed -n 's/.*Ran \([0-9]*\) tests.*/\1/p' <<<"$summary")
+	append="oops=panic kunit.enable=1 kunit.autorun=1 kunit.filter_glob=$suite"
+	guest "$name" $((kcsan ? 2400 : 600)) "$append kunit_shutdown=poweroff"
+	parsed=$guest_log.parsed
+	(cd "$tree" && console "$guest_log" | $kunit parse) >"$parsed" 2>&1 || true
+	kunit_count "$parsed"
 	ok=0
-	[ "$guest_rc" = 0 ] && [ "${ran:-0}" -gt 0 ] && ! grep -qE 'failed:|crashed:|errors:' <<<"$summary" || ok=1
-	judge "$name" $ok "${summary:-no result; last line: $(tr -d '\r' <"$guest_log" | grep . | tail -n 1 | cut -c1-80)}"
-	grep -hE '\[(FAILED|CRASHED|SKIPPED)\]' "$guest_log.parsed" | grep -vE 'provoke|fence-violations' | sed 's/^\[[0-9:]*\] */    /' | head -n 20 || true
+	[ "$guest_rc" = 0 ] && [ "$ran" -gt 0 ] &&
+		! grep -qE 'failed:|crashed:|errors:' <<<"$cases" || ok=1
+	judge "$name" $ok "${cases:-no result; last line: $(last_line "$guest_log" 80)}"
+	kunit_lines "$parsed" 'FAILED|CRASHED|SKIPPED' | grep -vE "$provoked" | head -n 20 || true
 done
 
 run_table "arm64${KERNEL:+, $KERNEL}"

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""bugs.py [--check | --kunit]: what patches/bugs says, shown: each bug on the base and gone with the stack.
+"""bugs.py [--check | --kunit]: shows each bug of patches/bugs on the base, and gone with the stack.
 
 Every test that is named there runs twice, on the base with the tests only and with all topics, each
-KUnit case on UML and on the base each case of a selftest on arm64 in a boot of its own. The table is
-results/bugs.md; the exit code is 1 if a test passes on the base or fails with the stack.
+KUnit case on UML and on the base each case of a selftest on arm64 in a boot of its own. The table
+is results/bugs.md; the exit code is 1 if a test passes on the base or fails with the stack.
 With --kunit the selftests, which take an hour, do not run, and are as they were in the last run.
 With --check nothing runs: all that is named is there, and every patch with a Fixes: tag is named.
 """
@@ -18,6 +18,32 @@ source = patches / "bugs"
 SELFTESTS = "tools/testing/selftests/drivers/dma-buf"
 VIOLATIONS = "dma-buf-fence-violations."
 KINDS = ("from", "patch", "test", "untested", "no-bug", "open")
+REPORT = """# Bug by bug
+
+Made by `make bugs` on {day}, commit {commit}, \
+on {base}, from `patches/bugs`; the selftests ran on commit {boots}. \
+A KUnit case is shown on the base by `make kunit SERIES=none SUITES=CASE`, \
+and its absence after by `make kunit SUITES=CASE`; \
+a selftest by `make boot SERIES=none TESTS=PROGRAM.CASE` and `make boot TESTS=PROGRAM.CASE`.
+
+| bug | said in | topic | test | on the base | with the stack |
+|---|---|---|---|---|---|
+{test}
+## Built, and run by nobody here
+
+| bug | said in | topic | why |
+|---|---|---|---|
+{untested}
+## Not a bug
+
+| claim | said in | because |
+|---|---|---|
+{no-bug}
+## Known, and left
+
+| bug | said in | because |
+|---|---|---|
+{open}"""
 
 
 def read_bugs():
@@ -52,8 +78,8 @@ def subjects():
     for topic in stack.read_series():
         for path in stack.patch_files(topic):
             text = path.read_text()
-            subject = re.sub(r"\n[ \t]+", " ", re.search(r"(?m)^Subject: (?:\[PATCH\] )?(.*(?:\n[ \t].*)*)",
-                                                         text)[1])
+            subject = re.search(r"(?m)^Subject: (?:\[PATCH\] )?(.*(?:\n[ \t].*)*)", text)[1]
+            subject = re.sub(r"\n[ \t]+", " ", subject)
             found[subject] = (topic, text.split("\n---\n")[0])
     return found
 
@@ -73,14 +99,16 @@ def cases(tip):
         selftests |= {name} | {f"{name}.global.{c}" for c in re.findall(r"(?m)^TEST\((\w+)", text)}
         for fixture, case in re.findall(r"(?m)^TEST_F\w*\((\w+),\s*(\w+)", text):
             of = [v for f, v in variants if f == fixture]
-            selftests |= {f"{name}.{fixture}.{v}.{case}" for v in of} or {f"{name}.{fixture}.{case}"}
+            named = {f"{name}.{fixture}.{v}.{case}" for v in of}
+            selftests |= named or {f"{name}.{fixture}.{case}"}
     return kunit, selftests
 
 
 def check(bugs, bad, tip):
     patch, (kunit, selftests) = subjects(), cases(tip)
     for bug in bugs:
-        bad += [f"{bug.name}: there is no patch '{s}'" for s in bug.lines["patch"] if s not in patch]
+        lost = [s for s in bug.lines["patch"] if s not in patch]
+        bad += [f"{bug.name}: there is no patch '{s}'" for s in lost]
         for test in bug.lines["test"]:
             kind, _, name = test.partition(" ")
             if name not in {"kunit": kunit, "selftest": selftests}.get(kind, ()):
@@ -106,7 +134,8 @@ def run_kunit(names, base, topics):
         chosen, partly = stack.selection(SimpleNamespace(topics=whole, series=series), topics, base)
         kernel = results.build_kernel(pick(base, chosen, partly=partly, verbose=False))
         path, have, result = results.known(kernel)
-        print(f"== KUnit, {'without fixes' if series == 'none' else 'with all topics'} ", end="", flush=True)
+        what = "without fixes" if series == "none" else "with all topics"
+        print(f"== KUnit, {what} ", end="", flush=True)
         there = results.cases()
         for case in names:
             if case not in result:
@@ -123,12 +152,15 @@ def run_selftests(names, again):
     """[commit, {case: (on the base, with the stack)}] of 'make boot', there by whole programs."""
     last = results.kept / "boots.json"
     if not again:
-        return json.loads(last.read_text()) if last.exists() else die("no selftests yet: run 'make bugs' once")
+        if not last.exists():
+            die("no selftests yet: run 'make bugs' once")
+        return json.loads(last.read_text())
     verdicts, programs = [], sorted({n.split(".")[0] for n in names})
     for series, tests in ("none", names), ("all", programs):
         env = {k: v for k, v in os.environ.items() if k not in ("GIVEN", "MAKEFLAGS", "SCOPE")}
-        run = subprocess.Popen(["make", "-C", top, "boot", f"SERIES={series}", f"TESTS={' '.join(tests)}"],
-                               env=env | {"SERIES_LOCKED": "1"}, stdout=subprocess.PIPE, text=True)
+        make = ["make", "-C", top, "boot", f"SERIES={series}", f"TESTS={' '.join(tests)}"]
+        run = subprocess.Popen(make, env=env | {"SERIES_LOCKED": "1"}, stdout=subprocess.PIPE,
+                               text=True)
         said = {}
         for line in run.stdout:
             print(line, end="", flush=True)
@@ -137,17 +169,23 @@ def run_selftests(names, again):
         if run.wait() and not said:
             die(f"make boot SERIES={series} did not run")
         verdicts.append(said)
+    before, after = verdicts
     result = [git("describe", "--always", "--dirty", at=top),
-              {f"selftest {n}": (verdicts[0].get(n, "did not run"), verdicts[1].get(n.split(".")[0], "did not run"))
-               for n in names}]
+              {f"selftest {n}": (before.get(n, "did not run"),
+                                 after.get(n.split(".")[0], "did not run")) for n in names}]
     last.write_text(json.dumps(result, indent=1))
     return result
+
+
+def clean(said):
+    """For a cell: without times, and not long."""
+    said = re.sub(r"\s+", " ", re.sub(r"\[ *[\d.]+\] ", "", said))
+    return said.replace("|", "\\|")[:100]
 
 
 def table(bugs, verdict, base, boots):
     patch, wrong = subjects(), 0
     rows = {kind: [] for kind in ("test", "untested", "no-bug", "open")}
-    clean = lambda text: re.sub(r"\s+", " ", re.sub(r"\[ *[\d.]+\] ", "", text)).replace("|", "\\|")[:100]
     for bug in bugs:
         of = ", ".join(bug.lines["from"])
         topic = ", ".join(dict.fromkeys(patch[s][0] for s in bug.lines["patch"]))
@@ -156,23 +194,17 @@ def table(bugs, verdict, base, boots):
             if before in results.ok or after not in results.ok:
                 wrong += 1
                 before = f"**{clean(before)}**"
-            rows["test"].append(f"| {bug.what} | {of} | {topic} | {test} | {clean(before)} | {clean(after)} |")
+            rows["test"].append(f"| {bug.what} | {of} | {topic} | {test} | {clean(before)} "
+                                f"| {clean(after)} |")
         for reason in bug.lines["untested"]:
             rows["untested"].append(f"| {bug.what} | {of} | {topic} | {reason} |")
         for kind in "no-bug", "open":
             rows[kind] += [f"| {bug.what} | {of} | {reason} |" for reason in bug.lines[kind]]
-    text = ["# Bug by bug", "",
-            f"Made by `make bugs` on {datetime.date.today()}, commit {git('describe', '--always', '--dirty', at=top)}, "
-            f"on {git('log', '-1', '--format=%s', base)}, from `patches/bugs`; the selftests ran on commit {boots}. "
-            "A KUnit case is shown on the base "
-            "by `make kunit SERIES=none SUITES=CASE`, and its absence after by `make kunit SUITES=CASE`; a selftest "
-            "by `make boot SERIES=none TESTS=PROGRAM.CASE` and `make boot TESTS=PROGRAM.CASE`.", "",
-            "| bug | said in | topic | test | on the base | with the stack |", "|---|---|---|---|---|---|", *rows["test"], "",
-            "## Built, and run by nobody here", "",
-            "| bug | said in | topic | why |", "|---|---|---|---|", *rows["untested"], "",
-            "## Not a bug", "", "| claim | said in | because |", "|---|---|---|", *rows["no-bug"], "",
-            "## Known, and left", "", "| bug | said in | because |", "|---|---|---|", *rows["open"], ""]
-    return "\n".join(text), wrong
+    commit = git("describe", "--always", "--dirty", at=top)
+    subject = git("log", "-1", "--format=%s", base)
+    parts = {kind: "".join(f"{row}\n" for row in of) for kind, of in rows.items()}
+    return REPORT.format(day=datetime.date.today(), commit=commit, base=subject, boots=boots,
+                         **parts), wrong
 
 
 def main():
@@ -193,7 +225,8 @@ def main():
     text, wrong = table(bugs, verdict | selftests, base, boots)
     (top / "results/bugs.md").write_text(text)
     print(text)
-    say(f"{len(bugs)} bugs, {len(tests)} tests, {wrong} not as they should be; written to results/bugs.md")
+    say(f"{len(bugs)} bugs, {len(tests)} tests, {wrong} not as they should be; "
+        "written to results/bugs.md")
     sys.exit(1 if wrong else 0)
 
 

@@ -5,20 +5,18 @@
 . "$(dirname "$0")/common.sh"
 
 have_tree
-[ "$series" = all ] || die "check-series.sh is about the whole stack: not with TOPICS or SERIES=none"
+[ "$series" = all ] ||
+	die "check-series.sh is about the whole stack: not with TOPICS or SERIES=none"
 
-passed=0
-failed=0
 check() {	# NAME COMMAND...
 	local name=$1 log rc=0 start=$SECONDS
 	log=$logs/check-$(tr -cs 'a-z0-9\n' - <<<"${1,,}").log
 	shift
 	"$@" >"$log" 2>&1 </dev/null || rc=$?
+	tally $rc
 	if [ $rc -eq 0 ]; then
-		passed=$((passed + 1))
 		printf 'ok       %s (%s s)\n' "$name" $((SECONDS - start))
 	else
-		failed=$((failed + 1))
 		printf 'FAILED   %s\n' "$name"
 		tail -n 10 "$log" | sed 's/^/    /'
 		echo "    log: ${log#"$top"/}"

@@ -9,7 +9,8 @@
 export SCOPE=select
 . "$(dirname "$0")/common.sh"
 
-all="applies topics checkpatch kernel-doc docs litmus sparse-um sparse-x86_64 sparse-arm64 coccicheck bisect"
+all="applies topics checkpatch kernel-doc docs litmus"
+all+=" sparse-um sparse-x86_64 sparse-arm64 coccicheck bisect"
 checks=${CHECKS:-$all}
 checks=${checks//,/ }
 for c in $checks; do
@@ -31,11 +32,11 @@ for c in $checks; do
 done
 "$top/scripts/deps.sh" "${groups[@]}"
 
-# check NAME WHAT NEXT COMMAND...: the last line of what it prints goes into the table.
-rows=() passed=0 failed=0
+# check NAME WHAT NEXT SCRIPT...: the last line of what it prints goes into the table.
+rows=()
 check() {
 	local name=$1 what=$2 next=$3 log=$logs/check-$1.log start=$SECONDS rc=0 word=ok
-	shift 3
+	set -- "$top/scripts/$4" "${@:5}"
 	wanted "$name" || return 0
 	case $name in
 	applies|topics|bisect)	# These have progress of their own, or a table.
@@ -43,14 +44,13 @@ check() {
 		"$@" 2>&1 </dev/null | tee "$log" || rc=$? ;;
 	*)	quietly "$log" "$what" "$@" || rc=$? ;;
 	esac
-	passed=$((passed + 1))
+	tally $rc
 	if [ $rc -ne 0 ]; then
-		passed=$((passed - 1))
-		failed=$((failed + 1))
 		word=FAILED
 		echo "    next: $next"
 	fi
-	rows+=("$(printf '%-8s %-14s %-66.66s %6s s' $word "$name" "$(tail -n 1 "$log")" $((SECONDS - start)))")
+	rows+=("$(printf '%-8s %-14s %-66.66s %6s s' $word "$name" \
+		"$(tail -n 1 "$log")" $((SECONDS - start)))")
 	[ $rc -eq 0 ] || rows+=("         log: ${log#"$top"/}")
 }
 finish() {
@@ -63,33 +63,38 @@ finish() {
 
 # All others need the work tree. If there is none it is of no use to go on.
 if ! "$top/scripts/stack.py" tree --keep; then
-	failed=$((failed + 1))
+	tally 1
 	rows+=("FAILED   work tree      there is none, see above; other checks did not run")
 	finish
 fi
-if [ -z "$variant" ] && ! "$top/scripts/stack.py" export --check >"$logs/check-exported.log" 2>&1; then
-	failed=$((failed + 1))
+if [ -z "$variant" ] &&
+	! "$top/scripts/stack.py" export --check >"$logs/check-exported.log" 2>&1; then
+	tally 1
 	rows+=("FAILED   work tree      patches/ lacks what has changed there: 'make export' first")
 fi
 mend="mend it in ${tree#"$top"/} ('git rebase -i --update-refs $base_ref'), 'make export', and run"
 
+next="nothing to do for a topic that is not meant for that kernel;"
 check applies "the topics on Debian's 7.2 and 6.12${ksrc:+, and on KSRC}" \
-	"nothing to do for a topic that is not meant for that kernel; 'make rebase' leaves a conflict to be mended" "$top/scripts/applies.py"
+	"$next 'make rebase' leaves a conflict to be mended" applies.py
 check topics "each topic on its own, on what it needs: recipients, W=1 and sparse, its tests" \
-	"$mend 'make check CHECKS=topics TOPICS=NAME'; what was ok is kept" "$top/scripts/topics_check.py"
-check checkpatch "checkpatch --strict" "$mend 'make check CHECKS=checkpatch'" "$top/scripts/checkpatch.sh"
+	"$mend 'make check CHECKS=topics TOPICS=NAME'; what was ok is kept" topics_check.py
+check checkpatch "checkpatch --strict" "$mend 'make check CHECKS=checkpatch'" checkpatch.sh
 check kernel-doc "kernel-doc -Wall on every file that the series touches" \
-	"$mend 'make check CHECKS=kernel-doc'" "$top/scripts/docs.sh" kernel-doc
+	"$mend 'make check CHECKS=kernel-doc'" docs.sh kernel-doc
 check docs "htmldocs of the documents that the series touches (2 minutes)" \
-	"$mend 'make check CHECKS=docs'; all messages are in build/logs/docs-html.series" "$top/scripts/docs.sh" html
-check litmus "litmus tests with herd7" "'make litmus' shows each test" "$top/scripts/litmus.sh"
-if wanted sparse-um || wanted sparse-x86_64 || wanted sparse-arm64; then "$top/scripts/debian.sh" tool sparse; fi
+	"$mend 'make check CHECKS=docs'; all messages are in build/logs/docs-html.series" \
+	docs.sh html
+check litmus "litmus tests with herd7" "'make litmus' shows each test" litmus.sh
+[[ $checks != *sparse-* ]] || "$top/scripts/debian.sh" tool sparse
 for arch in um x86_64 arm64; do
 	if [ $arch = x86_64 ] && [ "$(uname -m)" != x86_64 ]; then continue; fi
+	raw=build/logs/sparse-$arch.series.raw
 	check sparse-$arch "sparse and W=1 for $arch" \
-		"$mend 'make check CHECKS=sparse-$arch'; all messages are in build/logs/sparse-$arch.series.raw" "$top/scripts/sparse.sh" $arch
+		"$mend 'make check CHECKS=sparse-$arch'; all messages are in $raw" sparse.sh $arch
 done
-check coccicheck "the semantic patch, on base and series (6 minutes on 2 cores)" "'make coccicheck' shows the reports" "$top/scripts/coccicheck.sh"
+check coccicheck "the semantic patch, on base and series (6 minutes on 2 cores)" \
+	"'make coccicheck' shows the reports" coccicheck.sh
 check bisect "every patch builds, without a new message, and passes its tests" \
-	"$mend 'make check CHECKS=bisect TOPICS=NAME'; what was ok is kept" "$top/scripts/bisect_check.py"
+	"$mend 'make check CHECKS=bisect TOPICS=NAME'; what was ok is kept" bisect_check.py
 finish

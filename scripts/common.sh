@@ -8,8 +8,7 @@ shopt -s inherit_errexit
 export LC_ALL=C
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-build=$top/build
-logs=$build/logs
+build=$top/build logs=$top/build/logs
 jobs=${JOBS:-$(nproc)}
 
 # ^C ends everything. A tool in between may catch it, and a script that ends with a code
@@ -20,9 +19,8 @@ trap 'interrupted INT' INT
 say() { printf '== %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-case $top in
-*[[:space:]:]*) die "$top: the kernel does not build below a directory with a blank or a colon in its name" ;;
-esac
+[[ $top != *[[:space:]:]* ]] ||
+	die "$top: the kernel does not build below a directory with a blank or a colon in its name"
 for v in JOBS MINUTES ROUNDS WRITEBACK_FENCE_ROUNDS; do
 	[[ ${!v:-1} =~ ^[1-9][0-9]*$ ]] || die "$v=${!v}: give a number, 1 or more"
 done
@@ -41,7 +39,8 @@ mkdir -p "$logs" 2>/dev/null || die "cannot create $logs: no permission or no sp
 #   base, default_base, ksrc
 # Where a script only takes some topics of the stack, as SCOPE=select says, these are in
 # $selected, and the tree is that of the stack.
-tree='' base_tree='' base_ref='' series='' topics='' selected='' variant='' base='' default_base='' ksrc=''
+tree='' base_tree='' base_ref='' series='' topics='' selected='' variant=''
+base='' default_base='' ksrc=''
 if [ -z "${no_places:-}" ]; then
 	places=$("$top/scripts/stack.py" env) || exit 1
 	eval "$places"
@@ -57,6 +56,10 @@ if [ -z "${SERIES_LOCKED:-}" ]; then
 	export SERIES_LOCKED=1
 fi
 
+# What a table counts: 0 has passed.
+passed=0 failed=0
+tally() { if [ "$1" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi; }
+
 have_tree() { [ -d "$tree" ] || die "there is no work tree yet: run 'make tree' first"; }
 base_name() { git -C "$tree" log -1 --format=%s "$base_ref"; }
 
@@ -69,12 +72,14 @@ plain_git() { GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 git "$@"; }
 # A work tree of build/linux.git at COMMIT, for a script of its own. Files that stay the
 # same keep their time, so that little is built again.
 own_tree() {	# DIR COMMIT
-	local git=$build/linux.git
-	if [ "$(realpath -q "$(git -C "$1" rev-parse --git-common-dir 2>/dev/null)")" != "$(realpath "$git")" ]; then
+	local git=$build/linux.git of
+	of=$(git -C "$1" rev-parse --git-common-dir 2>/dev/null) || true
+	if [ "$(realpath -q "$of")" != "$(realpath "$git")" ]; then
 		need_space 3000 "a work tree"
 		rm -rf "$1"
 		git -C "$git" worktree prune
-		quietly "$logs/worktree.log" "checking out ${1#"$top"/}" git -C "$git" worktree add -q --detach "$1" "$2"
+		quietly "$logs/worktree.log" "checking out ${1#"$top"/}" \
+			git -C "$git" worktree add -q --detach "$1" "$2"
 	fi
 	# Without the refresh it writes files anew that were only touched.
 	git -C "$1" update-index -q --refresh || true
@@ -137,7 +142,8 @@ kunit_boot=(--kernel_args seccomp=on --kernel_args ncpus=2)
 
 # The names of the suites in a tree that may be built with them.
 kunit_names() {	# SRC
-	git -C "$1" grep -h -A 3 'struct kunit_suite ' -- drivers/dma-buf drivers/gpu/drm/tests drivers/gpu/drm/scheduler |
+	git -C "$1" grep -h -A 3 'struct kunit_suite ' -- \
+		drivers/dma-buf drivers/gpu/drm/{tests,scheduler} |
 		sed -n 's/.*\.name = "\([^"]*\)".*/\1/p' | sort -u
 }
 
@@ -148,7 +154,8 @@ kunit_known() {
 		# shellcheck disable=SC2053
 		[[ $name == ${2%%.*} ]] || continue
 		[[ $2 == *.* ]] || return 0
-		file=$(git -C "$1" grep -l "\.name = \"$name\"" -- drivers/dma-buf drivers/gpu/drm | head -n 1)
+		file=$(git -C "$1" grep -l "\.name = \"$name\"" -- drivers/{dma-buf,gpu/drm} |
+			head -n 1)
 		while read -r name; do
 			# shellcheck disable=SC2053
 			[[ $name != ${2#*.} ]] || return 0
@@ -172,11 +179,23 @@ kunit_exec() {
 	local src=$1 out=$2 log=$3 glob=$4 rc=0
 	shift 4
 	rm -f "$out/test.log"
-	(cd "$src" && $kunit exec --build_dir="$out" "${kunit_boot[@]}" "$@" "$glob") >"$log.log" 2>&1 </dev/null || rc=$?
+	(cd "$src" && $kunit exec --build_dir="$out" "${kunit_boot[@]}" "$@" "$glob") \
+		>"$log.log" 2>&1 </dev/null || rc=$?
 	cp -f "$out/test.log" "$log.kernel.log" 2>/dev/null || : >"$log.kernel.log"
 	splats=$("$top/scripts/splats.sh" "$log.kernel.log") || true
-	cases=$(sed -n 's/.*Testing complete\. //p' "$log.log" | tail -n 1)
-	ran=$(sed -n 's/.*Ran \([0-9]*\) tests.*/\1/p' <<<"$cases")
-	ran=${ran:-0}
+	kunit_count "$log.log"
 	return $rc
 }
+
+kunit_count() {	# LOG: what kunit.py says of all cases into $cases, their number into $ran
+	cases=$(sed -n 's/.*Testing complete\. //p' "$1" | tail -n 1)
+	ran=$(sed -n 's/.*Ran \([0-9]*\) tests.*/\1/p' <<<"$cases")
+	ran=${ran:-0}
+}
+
+# The lines of kunit.py about some cases, and those of them that are skipped by themselves.
+kunit_lines() { grep -E "\[($2)\]" "$1" | sed 's/^\[[0-9:]*\] */    /'; }	# LOG STATES
+provoked='provoke|fence-violations'
+
+console() { tr -d '\r' <"$1"; }	# LOG: what a guest said
+last_line() { console "$1" | grep . | tail -n 1 | cut -c1-"$2"; }	# LOG COLUMNS

@@ -85,7 +85,8 @@ def main():
     text = "\n".join([
         "# Who shared a lock with its fences", "",
         f"Made by `make conversions` on {datetime.date.today()}, commit "
-        f"{git('describe', '--always', '--dirty', at=top)}, on {git('log', '-1', '--format=%s', base)}. "
+        f"{git('describe', '--always', '--dirty', at=top)}, "
+        f"on {git('log', '-1', '--format=%s', base)}. "
         "Issuers that pass a lock to dma_fence_init() in the base; in how many places of its "
         "directory that is taken there by the same name; where the lock is now; the topic that "
         "changed it, and whether the message says that it was run or only built. What the lock "

@@ -9,33 +9,34 @@
 #   debian.sh static PACKAGE ARCH FILE   a file of a static package, for a guest
 . "$(dirname "$0")/common.sh"
 
-apt=$build/apt
-download=$build/download
-tools=$build/tools
+apt=$build/apt download=$build/download tools=$build/tools
 
 opts=(-o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
       -o "Dir::State::Lists=$apt/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
       -o "APT::Sandbox::User=$(id -un)" -o Acquire::Retries=3)
 
 update() {
-	local mirror release
-	command -v apt-get >/dev/null || die "this machine has no apt; use KSRC=/path/to/a/kernel/git"
+	local mirror release keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+	command -v apt-get >/dev/null ||
+		die "this machine has no apt; use KSRC=/path/to/a/kernel/git"
 	release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 	# The mirror that this machine already uses for its own release.
 	mirror=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' |
 		awk -v r="$release" '$1 == r { print $2; exit }')
-	[ -n "$mirror" ] || die "no Debian mirror found in this machine's apt sources; use KSRC=/path/to/a/kernel/git"
+	[ -n "$mirror" ] || die "no Debian mirror found in this machine's apt sources;" \
+		"use KSRC=/path/to/a/kernel/git"
 	need_space 500 "reading Debian's package lists"
 	mkdir -p "$apt/lists/partial" "$download" || die "cannot create directories under build/"
 	for suite in trixie trixie-backports sid; do
-		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
+		echo "deb [signed-by=$keyring] $mirror $suite main"
 	done >"$apt/sources.list"
 	# One update a day is enough.
 	if [ -z "$(find "$apt/updated" -mmin -1440 2>/dev/null)" ]; then
 		rm -f "$apt/updated"
 		quietly "$logs/apt-update.log" "reading Debian's package lists" \
 			apt-get "${opts[@]}" --error-on=any update >&2 ||
-			die "package lists could not be fetched; check the network, then run the same command again"
+			die "package lists could not be fetched; check the network," \
+				"then run the same command again"
 		touch "$apt/updated"
 	fi
 }
@@ -58,6 +59,18 @@ fetch() {
 	echo "$download/$file"
 }
 
+# unpack PACKAGE...: into $root, and nothing else is there
+unpack() {
+	local package deb
+	rm -rf "$root"
+	mkdir -p "$root"
+	for package; do
+		deb=$(fetch "$package")
+		dpkg-deb -x "$deb" "$root"
+		rm -f "$deb"
+	done
+}
+
 # The newest of a version that Debian has.
 newest() {
 	local v found=
@@ -77,7 +90,8 @@ pinned() {	# PACKAGE VERSION SUM
 	fi
 	if [ ! -f "$deb" ]; then
 		update
-		apt-cache "${opts[@]}" madison "$1" | awk -F ' *\\| *' '{ print $2 }' | grep -qxF "$2" || return 1
+		apt-cache "${opts[@]}" madison "$1" | awk -F ' *\\| *' '{ print $2 }' |
+			grep -qxF "$2" || return 1
 		need_space 400 "the download of the base kernel"
 		deb=$(fetch "$1=$2") || exit 1
 		sha256sum --quiet --status -c <<<"$3  $deb" ||
@@ -95,7 +109,7 @@ source|newest)
 		if pinned "$package" "$wanted" "${sum#sha256:}"; then exit; fi
 	elif [ "$1" = source ]; then
 		# shellcheck disable=SC2012
-		have=$(ls -t "$download/linux-source-${version}_"*.deb 2>/dev/null | head -n 1 || true)
+		have=$(ls -t "$download/linux-source-${version}_"*.deb 2>/dev/null | head -n 1) || :
 		if [ -n "$have" ]; then echo "$have"; exit; fi
 	fi
 	update
@@ -104,14 +118,14 @@ source|newest)
 	need_space 400 "the download of the base kernel"
 	[ -f "$have" ] || have=$(fetch "linux-source-$version=$number")
 	[ "$1" != source ] || [ "$pin" != "$version" ] ||
-		say "Debian has no $package $wanted any more, which patches/base names: taking $number" >&2
-	echo "$have"
-	;;
+		say "Debian has no $package $wanted any more, which patches/base names:" \
+			"taking $number" >&2
+	echo "$have" ;;
 tool)
 	tool=${2:?}
 	case $tool in
-	sparse)	packages="sparse libc6"; binary=usr/bin/sparse; args= ;;
-	herd7)	packages="herdtools7 libc6 libgmp10"; binary=usr/bin/herd7
+	sparse)	packages=(sparse libc6); binary=usr/bin/sparse; args= ;;
+	herd7)	packages=(herdtools7 libc6 libgmp10); binary=usr/bin/herd7
 		args="-set-libdir \$root/usr/share/herdtools7/herd" ;;
 	*)	die "debian.sh: no tool '$tool'" ;;
 	esac
@@ -119,13 +133,7 @@ tool)
 	update
 	need_space 300 "$tool"
 	root=$tools/$tool
-	rm -rf "$root"
-	mkdir -p "$root"
-	for p in $packages; do
-		deb=$(fetch "$p/sid")
-		dpkg-deb -x "$deb" "$root"
-		rm -f "$deb"
-	done
+	unpack "${packages[@]/%//sid}"
 	mkdir -p "$tools/bin"
 	cat >"$tools/bin/$tool.tmp" <<-EOF
 	#!/bin/sh
@@ -134,8 +142,7 @@ tool)
 	exec "\$lib"/ld-linux-*.so.? --library-path "\$lib" "\$root/$binary" $args "\$@"
 	EOF
 	chmod +x "$tools/bin/$tool.tmp"
-	mv "$tools/bin/$tool.tmp" "$tools/bin/$tool"
-	;;
+	mv "$tools/bin/$tool.tmp" "$tools/bin/$tool" ;;
 static)
 	package=${2:?} arch=${3:?} file=${4:?}
 	root=$tools/$arch/$package
@@ -146,16 +153,11 @@ static)
 			-o "APT::Architecture=$arch" -o "APT::Architectures=$arch")
 		update
 		need_space 100 "$package"
-		rm -rf "$root"
-		mkdir -p "$root"
-		deb=$(fetch "$package")
-		dpkg-deb -x "$deb" "$root"
-		rm -f "$deb"
+		unpack "$package"
 		[ -f "$root/$file" ] || die "$package has no $file"
 	fi
-	echo "$root/$file"
-	;;
+	echo "$root/$file" ;;
 *)
-	die "usage: debian.sh source|newest VERSION | tool sparse|herd7 | static PACKAGE ARCH FILE"
-	;;
+	die "usage: debian.sh source|newest VERSION | tool sparse|herd7 |" \
+		"static PACKAGE ARCH FILE" ;;
 esac

@@ -37,12 +37,14 @@ command -v apt-get >/dev/null ||
 
 run=()
 if [ "$(id -u)" -ne 0 ]; then
-	sudo -n true 2>/dev/null || die "missing packages; run: sudo apt-get install --no-install-recommends ${missing[*]}"
+	sudo -n true 2>/dev/null ||
+		die "missing packages; run: sudo apt-get install --no-install-recommends" \
+			"${missing[*]}"
 	run=(sudo)
 fi
 install_missing() {
-	"${run[@]}" env DEBIAN_FRONTEND=noninteractive \
-		apt-get -qy -o DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}"
+	"${run[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qy \
+		-o DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}"
 }
 # A fresh machine has no package lists, an old one has stale ones: retry once.
 install_or_update() {

@@ -28,7 +28,8 @@ kernel_doc() (	# SRC
 documents() {
 	grep -E '^Documentation/.*\.rst$' <<<"$touched" || true
 	cd "$tree"
-	grep -rE '^ *\.\. kernel-doc:: ' Documentation --include='*.rst' | grep -wF "${sources:-no source}" | cut -d: -f1 || true
+	grep -rE '^ *\.\. kernel-doc:: ' Documentation --include='*.rst' |
+		grep -wF "${sources:-no source}" | cut -d: -f1 || true
 }
 indexes() {
 	local file
@@ -58,7 +59,9 @@ html() {	# SRC
 exists() {	# MESSAGE
 	local name
 	name=$(sed -nE "s/.*(undefined label|unknown document): '([^']*)'.*/\2/p" <<<"$1")
-	[ -n "$name" ] && { [ -f "$tree/Documentation/${name#/}.rst" ] || git -C "$tree" grep -qiF ".. _$name:" -- Documentation; }
+	[ -n "$name" ] || return 1
+	[ -f "$tree/Documentation/${name#/}.rst" ] ||
+		git -C "$tree" grep -qiF ".. _$name:" -- Documentation
 }
 
 for which in base series; do
@@ -66,11 +69,13 @@ for which in base series; do
 	[ $which = series ] || src=$base_tree
 	case ${1:-} in
 	kernel-doc) kernel_doc "$src" >"$log.$which.raw" ;;
-	html)	html "$src" >"$log.$which.raw" 2>&1 || { tail -n 10 "$log.$which.raw"; die "htmldocs failed on the $which"; } ;;
+	html)	html "$src" >"$log.$which.raw" 2>&1 ||
+			{ tail -n 10 "$log.$which.raw"; die "htmldocs failed on the $which"; } ;;
 	esac
 	"$top/scripts/objects.py" messages "$src" <"$log.$which.raw" >"$log.$which"
 done
-new=$(comm -13 "$log.base" "$log.series" | while read -r message; do exists "$message" || echo "$message"; done)
+new=$(comm -13 "$log.base" "$log.series" |
+	while read -r message; do exists "$message" || echo "$message"; done)
 [ -z "$new" ] || { echo "new with the stack:"; echo "$new"; }
 echo "$figure, messages: base $(wc -l <"$log.base"), series $(wc -l <"$log.series")"
 [ -z "$new" ]

@@ -1,24 +1,37 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""drivers-report.py BASE DISPLAY...: what the logs of 'make drivers' say, with the stack, and without
-it where 'make drivers SERIES=none' has been run; and those of 'make boot', which has two displays on
-arm64. The table is results/drivers.md.
+"""drivers-report.py BASE DISPLAY...: what the logs of 'make drivers' say, with the stack, and
+without it where 'make drivers SERIES=none' has been run; and those of 'make boot', which has two
+displays on arm64. The table is results/drivers.md.
 """
 
 import datetime, re, subprocess, sys
 from stack_lib import build, git, say, top
 
-CASE = re.compile(r"(?m)^(not ok|ok) \d+ (?:global|gone|waits)\.([a-z_]+?)(?:\.then_used)?(?: # SKIP (.*))?$")
-SAID = re.compile(r"(?m)^# drm_device_gone\.c:\d+:\w+:(?!Expected|\d+ rounds|\d+ moves|[a-z ]+: \d+ ms)(?:[\w, >&*()-]+\): )?(.*)$")
+CASE = re.compile(r"(?m)^(not ok|ok) \d+ (?:global|gone|waits)\.([a-z_]+?)(?:\.then_used)?"
+                  r"(?: # SKIP (.*))?$")
+SAID = re.compile(r"(?m)^# drm_device_gone\.c:\d+:\w+:"
+                  r"(?!Expected|\d+ rounds|\d+ moves|[a-z ]+: \d+ ms)"
+                  r"(?:[\w, >&*()-]+\): )?(.*)$")
 BEGUN = re.compile(r"(?:global|gone|waits)\.([a-z_]+?)(?:\.then_used)? \.\.\.$", re.M)
 KERNELS = {"base": "-unpatched", "stack": ""}
 ON_ARM64 = {f"{what}, arm64": f"boot-drm_device_gone{suffix}" for what, suffix in (
     ("virtio", ""), ("virtio-pci", "-pci"), ("simpledrm", "-simpledrm"), ("gud", "-gud"))}
+HEAD = """# Displays that go while they are used
+
+Made by `make drivers UPDATE=1`, last boot on {day}, commit {commit}, on {base}.
+Displays of QEMU, and one on USB that is a gadget, are taken away while pages are flipped and the
+cursor moves. Then their fences are used, and they come back. '-' was not run. The base is what
+`make drivers SERIES=none` boots.
+
+| display | way | base, once | base, again | stack, once | stack, again |
+|---|---|---|---|---|---|
+"""
 
 
 def verdicts(log):
-    """{case: (verdict, why)} of what the selftest says, and the splats of the kernel. It says all in the
-    log of the kernel, too, for the guest that does not come to its end."""
+    """{case: (verdict, why)} of what the selftest says, and the splats of the kernel. It says all
+    in the log of the kernel, too, for the guest that does not come to its end."""
     text = log.read_text(errors="replace").replace("\r", "")
     text = re.sub(r"(?m)^\[ *[\d.]+\] test: ", "", text)
     found = {}
@@ -47,7 +60,8 @@ def verdicts(log):
 def main():
     base, *displays = sys.argv[1:]
     cases, why, failed, days = {}, {}, 0, []
-    for display, name in [(display, "drivers-" + display) for display in displays] + [*ON_ARM64.items()]:
+    names = {display: "drivers-" + display for display in displays} | ON_ARM64
+    for display, name in names.items():
         for kernel, suffix in KERNELS.items():
             # one for each boot, where the kernel died
             logs = [log for n in range(1, 100)
@@ -75,15 +89,10 @@ def main():
         for (display, case), verdict in cases.items()]
     notes = [f"- {display}, {kernel}{', ' if on else ''}{', '.join(on)}: {text}"
              for (display, kernel, text), on in why.items()]
-    (top / "results/drivers.md").write_text("\n".join([
-        "# Displays that go while they are used", "",
-        f"Made by `make drivers UPDATE=1`, last boot on {max(days)}, commit "
-        f"{git('describe', '--always', '--dirty', at=top)}, on {base}.",
-        "Displays of QEMU, and one on USB that is a gadget, are taken away while pages are flipped and the",
-        "cursor moves. Then their fences are used, and they come back. '-' was not run. The base is what",
-        "`make drivers SERIES=none` boots.", "",
-        "| display | way | base, once | base, again | stack, once | stack, again |",
-        "|---|---|---|---|---|---|", *rows, "", "Why something is not ok:", "", *notes, ""]))
+    commit = git("describe", "--always", "--dirty", at=top)
+    head = HEAD.format(day=max(days), commit=commit, base=base)
+    (top / "results/drivers.md").write_text(head + "\n".join([
+        *rows, "", "Why something is not ok:", "", *notes, ""]))
     say(f"{failed} cases fail with the stack; written to results/drivers.md")
 
 

@@ -7,10 +7,8 @@
 # and of other runs to results/drivers.md.
 . "$(dirname "$0")/common.sh"
 
-guest_arch=x86_64
-guest_suffix=x86_64
+guest_arch=x86_64 guest_suffix=x86_64 guest_prefix=drivers
 guest_config=(boot.config x86_64.config drivers.config drivers-x86_64.config)
-guest_prefix=drivers
 . "$top/scripts/guest.sh"
 . "$top/scripts/guest-run.sh"
 have_tree
@@ -26,21 +24,25 @@ if [ -n "${DRIVERS:-}" ]; then
 fi
 
 # In the order in which they run.
-mapfile -t cases < <(sed -nE 's/^FIXTURE_VARIANT_ADD\(gone, (\w+)\)$/gone.\1.then_used/p; s/^TEST\((\w+)\)$/\1/p
+mapfile -t cases < <(sed -nE 's/^TEST\((\w+)\)$/\1/p
+	s/^FIXTURE_VARIANT_ADD\(gone, (\w+)\)$/gone.\1.then_used/p
 	s/^TEST_F_TIMEOUT\((waits), (\w+),.*/\1.\2/p' "$tree/$selftest/$program.c")
 if [ -n "${TESTS:-}" ]; then
 	given_words TESTS
 	some=("${words[@]#"$program".}")
 	for name in "${some[@]}"; do
-		[[ " ${cases[*]} " == *[\ .]"$name"[.\ ]* ]] || die "$program has no case '$name'; it has: ${cases[*]}"
+		[[ " ${cases[*]} " == *[\ .]"$name"[.\ ]* ]] ||
+			die "$program has no case '$name'; it has: ${cases[*]}"
 	done
-	mapfile -t cases < <(printf '%s\n' "${cases[@]}" | grep -E "(^|\.)($(IFS='|'; echo "${some[*]}"))(\.|$)")
+	any=$(IFS='|'; echo "${some[*]}")
+	mapfile -t cases < <(printf '%s\n' "${cases[@]}" | grep -E "(^|\.)($any)(\.|$)")
 fi
 
 # The cases that a log has come to, with a display.
 had_display() {
-	tr -d '\r' <"$1" | sed -nE 's/.*#  RUN +(global\.)?([a-z_.]+) \.\.\.$/\2/p' | grep -vxF -f <(tr -d '\r' <"$1" |
-		sed -nE 's/.*ok [0-9]+ (global\.)?([a-z_.]+) # SKIP no display of .*/\2/p')
+	local what='(global\.)?([a-z_.]+)'
+	console "$1" | sed -nE "s/.*#  RUN +$what \.\.\.$/\2/p" | grep -vxF -f <(console "$1" |
+		sed -nE "s/.*ok [0-9]+ $what # SKIP no display of .*/\2/p")
 }
 
 # run_display NAME APPEND [QEMU-OPTION...]: where a kernel dies, or its display does not come
@@ -52,8 +54,10 @@ run_display() {
 	while [ ${#left[@]} -gt 0 ]; do
 		only=$(IFS=,; echo "${left[*]}")
 		rm -f "$monitor"
-		label=$name$([ $boot = 1 ] || echo -$boot) run_selftest "$program.$only" 1500 "$append" "$@"
-		mapfile -t left < <(printf '%s\n' "${left[@]}" | grep -vxF -f <(had_display "$guest_log"))
+		label=$name$([ $boot = 1 ] || echo -$boot) \
+			run_selftest "$program.$only" 1500 "$append" "$@"
+		mapfile -t left < <(printf '%s\n' "${left[@]}" |
+			grep -vxF -f <(had_display "$guest_log"))
 		[ "$only" != "$(IFS=,; echo "${left[*]}")" ] || break
 		boot=$((boot + 1))
 	done
@@ -63,20 +67,24 @@ programs=("$program")
 guest_build
 # a thread that is stuck keeps its process, and the selftest waits for that
 guest_silence=200
-may_skip='the device is in no slot|pluggable device|is not on PCI|is built in|no master of the bus|has no timelines'
+may_skip='the device is in no slot|pluggable device|is not on PCI|is built in'
+may_skip+='|no master of the bus|has no timelines'
 for display in "${displays[@]}"; do
 	read -r name driver modules model <<<"$display"
 	[[ " ${wanted[*]} " == *" $name "* ]] || continue
-	append="modules=$modules DRM_DEVICE_GONE=$driver DRM_DEVICE_GONE_QMP=/dev/ttyS1 DRM_DEVICE_GONE_MODEL=$model"
+	gone=DRM_DEVICE_GONE
+	append="modules=$modules $gone=$driver ${gone}_QMP=/dev/ttyS1 ${gone}_MODEL=$model"
 	# without: the tables of QEMU take ACPI longer to work through, emulated, than it gives them
-	append+=" slab_debug=P acpi=noirq oops=panic softlockup_panic=1 nmi_watchdog=panic kmemleak=on selftest_leaks=1"
+	append+=" slab_debug=P acpi=noirq oops=panic softlockup_panic=1 nmi_watchdog=panic"
+	append+=" kmemleak=on selftest_leaks=1"
 	[ "$name" != vesa ] || append+=" vga=0x317"
 	# another one, with sync objects, which stays
 	second=()
 	[ "$driver" != virtio_gpu ] || second=(-device "$model,addr=5")
 	monitor=$out/monitor.sock
 	run_display "$name" "$append" \
-		-device "$model,id=gpu,addr=4" "${second[@]}" -chardev "socket,id=monitor,path=$monitor,server=on,wait=off" \
+		-device "$model,id=gpu,addr=4" "${second[@]}" \
+		-chardev "socket,id=monitor,path=$monitor,server=on,wait=off" \
 		-mon chardev=monitor,mode=control -serial "unix:$monitor"
 done
 

@@ -8,20 +8,18 @@ guest() {
 	guest_log=$logs/${guest_prefix:-boot}-$name
 	[ "${kcsan:-0}" = 0 ] || guest_log=$guest_log-kcsan
 	guest_log=$guest_log${KERNEL:+-$KERNEL}${variant:+-$variant}.log
-	guest_rc=0
-	guest_start=$SECONDS
+	guest_rc=0 guest_start=$SECONDS
 	shift
 	: >"$guest_log"
-	quietly "$guest_log.qemu" "booting for $name (limit $1 s)" guest_boot "$guest_log" "$@" || guest_rc=$?
+	quietly "$guest_log.qemu" "booting for $name (limit $1 s)" \
+		guest_boot "$guest_log" "$@" || guest_rc=$?
 }
 
 results=()
-failed=0
-total=0
 result() {	# NAME OK? DETAIL
 	local word=passed
-	total=$((total + 1))
-	if [ "$2" != 0 ]; then word=FAILED; failed=$((failed + 1)); fi
+	tally "$2"
+	[ "$2" = 0 ] || word=FAILED
 	results+=("$(printf '%-7s %-24s %s' "$word" "$1" "$3")")
 }
 
@@ -38,7 +36,8 @@ judge() {	# NAME OK? DETAIL
 	fi
 	if [ -n "$splats" ]; then
 		ok=1
-		detail="$detail; $(wc -l <<<"$splats") splats: $(head -n 1 <<<"$splats" | cut -d: -f2- | cut -c1-90)"
+		detail="$detail; $(wc -l <<<"$splats") splats:"
+		detail="$detail $(head -n 1 <<<"$splats" | cut -d: -f2- | cut -c1-90)"
 	fi
 	result "$1" "$ok" "$detail (${time} s)"
 	[ "$ok" = 0 ] || results+=("        log: ${guest_log#"$top"/}")
@@ -47,23 +46,30 @@ judge() {	# NAME OK? DETAIL
 # A selftest in userspace; the table has it as $label if that is set. Without KUnit, which
 # lets kmemleak report what its suites keep for debugfs.
 run_selftest() {	# PROGRAM[.CASE] SECONDS APPEND [QEMU-OPTION...]
-	local name=$1 limit=$2 append=$3 label=${label:-$1} code pass fail skip unexpected ok=0
+	local name=$1 limit=$2 append=$3 label=${label:-$1} code pass fail skip unexpected off ok=0
 	shift 3
 	[[ $name != *.* ]] || append+=" selftest_only=${name#*.}"
-	guest "$label" $((limit + 100)) "kunit.enable=0 selftest=${name%%.*} selftest_timeout=$limit $append" "$@"
-	code=$(tr -d '\r' <"$guest_log" | sed -n 's/.*boot-init: selftest exit=\([0-9]*\).*/\1/p' | tail -n 1)
+	append="kunit.enable=0 selftest=${name%%.*} selftest_timeout=$limit $append"
+	guest "$label" $((limit + 100)) "$append" "$@"
+	code=$(console "$guest_log" | sed -n 's/.*boot-init: selftest exit=\([0-9]*\).*/\1/p' |
+		tail -n 1)
 	if [ -z "$code" ]; then
-		judge "$label" 1 "the guest never reported; last line: $(tr -d '\r' <"$guest_log" | grep . | tail -n 1 | cut -c1-80)"
+		judge "$label" 1 "the guest never reported; last line: $(last_line "$guest_log" 80)"
 	else
-		pass=$(tr -d '\r' <"$guest_log" | grep -cE '^ok [0-9]' || true)
-		fail=$(tr -d '\r' <"$guest_log" | grep -cE '^not ok [0-9]' || true)
-		skip=$(tr -d '\r' <"$guest_log" | grep -cE '^ok [0-9].*# SKIP' || true)
-		unexpected=$(tr -d '\r' <"$guest_log" | grep -E '^ok [0-9].*# SKIP' | grep -cvE "$may_skip" || true)
+		pass=$(console "$guest_log" | grep -cE '^ok [0-9]' || true)
+		fail=$(console "$guest_log" | grep -cE '^not ok [0-9]' || true)
+		skip=$(console "$guest_log" | grep -cE '^ok [0-9].*# SKIP' || true)
+		unexpected=$(console "$guest_log" | grep -E '^ok [0-9].*# SKIP' |
+			grep -cvE "$may_skip" || true)
 		# a guest that does not power off has hung in the end
-		[ "$guest_rc" = 0 ] && [ "$code" = 0 ] && [ "$fail" = 0 ] && [ "$pass" -gt "$skip" ] && [ "$unexpected" = 0 ] || ok=1
-		judge "$label" $ok "$((pass - skip)) passed, $fail failed, $skip skipped, exit $code$([ "$guest_rc" = 0 ] || echo ", no power off")"
+		off=$([ "$guest_rc" = 0 ] || echo ", no power off")
+		[ "$guest_rc $code $fail $unexpected" = "0 0 0 0" ] &&
+			[ "$pass" -gt "$skip" ] || ok=1
+		judge "$label" $ok \
+			"$((pass - skip)) passed, $fail failed, $skip skipped, exit $code$off"
 	fi
-	tr -d '\r' <"$guest_log" | grep -E '^not ok|# SKIP|power:' | cut -c1-150 | sed 's/^/    /' || true
+	console "$guest_log" | grep -E '^not ok|# SKIP|power:' | cut -c1-150 |
+		sed 's/^/    /' || true
 }
 
 # run_table WHERE: what came of it all; fails if anything did.
@@ -77,6 +83,6 @@ run_table() {
 	echo
 	echo "$1, $(base_name), $with"
 	printf '%s\n' "${results[@]}"
-	echo "$((total - failed)) passed, $failed failed"
-	[ $failed -eq 0 ]
+	echo "$passed passed, $failed failed"
+	[ "$failed" -eq 0 ]
 }

@@ -18,58 +18,55 @@ set +f
 have_tree
 for glob in "${globs[@]}"; do
 	kunit_known "$tree" "$glob" ||
-		die "there is no suite or case '$glob' in ${tree#"$top"/}; it has: $(kunit_names "$tree" | paste -sd' ')"
+		die "there is no suite or case '$glob' in ${tree#"$top"/};" \
+			"it has: $(kunit_names "$tree" | paste -sd' ')"
 done
 [ ${#globs[@]} -gt 0 ] || globs=("${kunit_suites[@]}")
 
-config=$build/kunit-$kernel.config
+config=$build/kunit-$kernel.config target=()
 case $arch in
 um)
-	target=()
-	cp "$top/configs/kunit-uml.config" "$config"
-	;;
+	cp "$top/configs/kunit-uml.config" "$config" ;;
 arm64|x86_64)
 	target=(--arch="$arch")
 	[ "$arch" = "$(uname -m | sed 's/aarch64/arm64/')" ] || [ "$arch" = x86_64 ] ||
 		target+=(--cross_compile=aarch64-linux-gnu-)
 	kunit_boot=(--qemu_args='-smp 2 -m 2G')
 	# UML's own options do not exist there.
-	{ grep -vE 'UML|CONFIG_64BIT' "$top/configs/kunit-uml.config"; echo CONFIG_PCI=y; } >"$config"
-	;;
+	grep -vE 'UML|CONFIG_64BIT' "$top/configs/kunit-uml.config" >"$config"
+	echo CONFIG_PCI=y >>"$config" ;;
 *)
-	die "ARCH=$arch: use um, arm64 or x86_64"
-	;;
+	die "ARCH=$arch: use um, arm64 or x86_64" ;;
 esac
 
 [ -z "${KERNEL:-}" ] || cat "$top/configs/kunit-$KERNEL.config" >>"$config"
 
 need_space 4000 "the KUnit kernel"
 cd "$tree"
-quietly "$logs/kunit-build-$kernel.log" "building the KUnit kernel for $kernel (4 minutes from cold on 2 cores)" \
+quietly "$logs/kunit-build-$kernel.log" \
+	"building the KUnit kernel for $kernel (4 minutes from cold on 2 cores)" \
 	$kunit build --build_dir="$out" --kunitconfig="$config" --jobs="$jobs" "${target[@]}"
 
-passed=0
-failed=0
 for glob in "${globs[@]}"; do
 	name=kunit-$kernel-$(tr -dc 'a-z0-9_-' <<<"$glob")${variant:+-$variant}
-	start=$SECONDS
-	rc=0
-	kunit_exec "$tree" "$out" "$logs/$name" "$glob" "${target[@]}" --kernel_args kasan_multi_shot --timeout 600 || rc=$?
-	if [ $rc -eq 0 ] && [ -z "$splats" ] && [ "$ran" -gt 0 ]; then
-		passed=$((passed + 1))
-		result=ok
-	else
-		failed=$((failed + 1))
-		result=FAILED
-	fi
+	start=$SECONDS rc=0
+	kunit_exec "$tree" "$out" "$logs/$name" "$glob" "${target[@]}" \
+		--kernel_args kasan_multi_shot --timeout 600 || rc=$?
+	result=ok
+	[ $rc -eq 0 ] && [ -z "$splats" ] && [ "$ran" -gt 0 ] || rc=1 result=FAILED
+	tally $rc
 	printf '%-8s %-19s %s (%s s)\n' "$result" "$glob" "${cases:-no result}" $((SECONDS - start))
-	if [ "$result" != ok ]; then
-		grep -E '\[(FAILED|ERROR|CRASHED|TIMED_OUT)\]' "$logs/$name.log" | sed 's/^\[[0-9:]*\] */    /' | head -n 40 || true
-		[ -z "$splats" ] || { echo "    splats in the kernel log: $(wc -l <<<"$splats"), the first:"; head -n 3 <<<"$splats" | sed 's/^/      /'; }
+	if [ $result != ok ]; then
+		kunit_lines "$logs/$name.log" 'FAILED|ERROR|CRASHED|TIMED_OUT' | head -n 40 || true
+		if [ -n "$splats" ]; then
+			echo "    splats in the kernel log: $(wc -l <<<"$splats"), the first:"
+			head -n 3 <<<"$splats" | sed 's/^/      /'
+		fi
 		echo "    logs: ${logs#"$top"/}/$name.log and $name.kernel.log"
 	fi
-	grep -hE '# (drm_test_fence_race|drm_sched_lifetime_race|race_)[a-z_]*: [0-9]+ signals' "$logs/$name.kernel.log" | sed 's/^ *# /    /' || true
-	grep -hE '\[SKIPPED\]' "$logs/$name.log" | grep -vE 'provoke|fence-violations' | sed 's/^\[[0-9:]*\] */    /' | head || true
+	races='(drm_test_fence_race|drm_sched_lifetime_race|race_)[a-z_]*: [0-9]+ signals'
+	grep -E "# $races" "$logs/$name.kernel.log" | sed 's/^ *# /    /' || true
+	kunit_lines "$logs/$name.log" SKIPPED | grep -vE "$provoked" | head || true
 done
 echo "$passed $failed" >"$logs/kunit-$arch.result"
 [ $failed -eq 0 ]

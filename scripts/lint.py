@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""lint.py: what patches/series, the cover letters and the texts have to be like.
+"""lint.py: what patches/series, the cover letters, the texts and the lines of scripts have to be.
 
 Topics are posted one at a time, so no text may name a patch by a number or by its place.
 """
@@ -8,7 +8,10 @@ Topics are posted one at a time, so no text may name a patch by a number or by i
 import re, sys
 import stack
 
-MOST_PATCHES, MOST_LINES = 12, 60
+MOST_PATCHES, MOST_LINES, MOST_COLUMNS = 12, 60, 100
+# What is written by hand, and no patch.
+GLUE = "scripts/*.py", "scripts/*.sh", "scripts/*.[ch]", "mutants/*.py", "configs/*", "Makefile", \
+    ".ci/run"
 NUMBERED = re.compile(
     r"\bpatch(es)? (no\. ?)?\d+\b|\[PATCH \d[^\]]*\]?|\b0(?!000)\d\d\d-[A-Za-z][\w-]*"
     r"|\b(previous|preceding|next|following|earlier|later) patch(es)?\b"
@@ -69,6 +72,11 @@ for name, topic in topics.items():
 for path in [stack.top / "README.md", *(stack.top / "Documentation").rglob("*")]:
     if path.is_file():
         texts(path, path.read_text())
+for path in [p for where in GLUE for p in sorted(stack.top.glob(where))]:
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if (columns := len(line.expandtabs(8))) > MOST_COLUMNS:
+            bad.append(f"{stack.short(path)}:{number}: has {columns} columns: "
+                       f"{MOST_COLUMNS} are enough")
 print(*bad, sep="\n")
 print(f"{count} patches in {len(topics)} topics")
 sys.exit(1 if bad else 0)

@@ -11,8 +11,6 @@ have_tree
 # The model's files refer to each other by relative names.
 cd "$tree/tools/memory-model"
 
-passed=0
-failed=0
 for t in ../../Documentation/litmus-tests/dma-fence/*.litmus; do
 	[ -f "$t" ] || die "no dma-fence litmus tests in ${tree#"$top"/}"
 	name=$(basename "$t" .litmus)
@@ -30,13 +28,9 @@ for t in ../../Documentation/litmus-tests/dma-fence/*.litmus; do
 		got="no execution at all"
 	fi
 
-	if [ -n "$expected" ] && [ "$got" = "$expected" ]; then
-		verdict=ok
-		passed=$((passed + 1))
-	else
-		verdict=FAILED
-		failed=$((failed + 1))
-	fi
+	wrong=0 verdict=ok
+	[ -n "$expected" ] && [ "$got" = "$expected" ] || wrong=1 verdict=FAILED
+	tally $wrong
 	printf '%-8s %-42s expected %-20s got %s\n' "$verdict" "$name" "${expected:-nothing}" "$got"
 	[ $status -eq 0 ] || tail -n 5 <<<"$out" | sed 's/^/    /'
 done

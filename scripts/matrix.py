@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""matrix.py: the configurations that others would try, a row of configs/matrix each. ROWS="rt i386"
-takes some. A row that was ok is kept by content: of the stack, of the base, of what the row says and
-of the scripts. results/matrix.md has what came of each. Fails if one that was to be run is not ok.
+"""matrix.py: the configurations that others would try, a row of configs/matrix each.
+ROWS="rt i386" takes some. A row that was ok is kept by content: of the stack, of the base, of what
+the row says and of the scripts. results/matrix.md has what came of each. Fails if one that was to
+be run is not ok.
 """
 
 import datetime, os, re, subprocess, sys, time
@@ -25,7 +26,7 @@ it is run has changed; `ROWS="rt i386"` runs some.
 
 def read_table():
     rows = {}
-    for line in table.read_text().splitlines():
+    for line in table.read_text().replace("\\\n", " ").splitlines():
         if line and not line.startswith("#"):
             name, kind, what = line.split(None, 2)
             if kind not in ("make", "objects"):
@@ -51,7 +52,8 @@ def run_make(name, row):
     """What the last line of a target says."""
     log = logs / f"matrix-{name}.log"
     ok = all_with_dots(log, ["make", *row.what.split()], cwd=top, env=given_nothing())
-    counted = re.findall(r"(?m)^\d+ passed, \d+ failed.*|^\S+ +\S+ +Ran \d+ tests: .*", text_of(log))
+    counted = re.findall(r"(?m)^\d+ passed, \d+ failed.*|^\S+ +\S+ +Ran \d+ tests: .*",
+                         text_of(log))
     sums = {}
     for number, what in re.findall(r"(?:(?<=: )|(?<=, ))(\w+): (\d+)", ", ".join(counted)):
         sums[number] = sums.get(number, 0) + int(what)

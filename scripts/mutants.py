@@ -143,7 +143,8 @@ def stanza_problems(tree, test, process, parts):
 def check_litmus(tree):
     text, problems, places = (top / "mutants/litmus").read_text(), [], set()
     for stanza in re.findall(r"(?:.+\n)+", re.sub(r"(?m)^#.*", "", text) + "\n"):
-        (test, process), *lines = [line.split() for line in stanza.splitlines() if " ~ " not in line]
+        (test, process), *lines = [line.split() for line in stanza.splitlines()
+                                   if " ~ " not in line]
         rows = re.split(r"(?m)^[^~\n]*\n", stanza)[2:]
         parts = [(file, item, re.findall(r"(?m)^(.*) ~ (.*)$", row))
                  for (file, item), row in zip(lines, rows)]
@@ -155,8 +156,10 @@ def check_litmus(tree):
     for path in [p for where in CODE for p in (tree / where).glob("dma-fence*.[ch]")]:
         for item in re.finditer(r"(?m)^(?:\w.*?)??(\w+)\([^;{}]*\{[\s\S]*?^\}", path.read_text()):
             for names in re.findall(r"Litmus: ([^.]*)\.", item[0]):
-                for name in re.split(r",[\s*]+", re.sub(
-                        r"(\S+)\{(.*)\}", lambda m: ", ".join(m[1] + n for n in m[2].split(",")), names)):
+                # a{b,c} is ab, ac
+                names = re.sub(r"(\S+)\{(.*)\}",
+                               lambda m: ", ".join(m[1] + n for n in m[2].split(",")), names)
+                for name in re.split(r",[\s*]+", names):
                     if (name, item[1]) not in places:
                         problems.append(f"mutants/litmus has no place for {name} in {item[1]}()")
     never = [p.stem for p in (tree / LITMUS).glob("*.litmus") if "Result: Never" in p.read_text()]

@@ -88,20 +88,20 @@ fi
 
 say "the named tests, without a mutant"
 mapfile -t mutants <<<"$list"
-declare -A failed=() count=()
+declare -A without=() count=()
 for by in "${mutants[@]#* }"; do
-	[ -z "${failed[$by]:-}" ] || continue
+	[ -z "${without[$by]:-}" ] || continue
 	# shellcheck disable=SC2086
-	run $by && failed[$by]=0 || failed[$by]=$?
-	[ "${failed[$by]}" = 0 ] || printf 'FAILED   %-62s %s\n' "$by" "$why"
+	run $by && without[$by]=0 || without[$by]=$?
+	[ "${without[$by]}" = 0 ] || printf 'FAILED   %-62s %s\n' "$by" "$why"
 done
-echo "${#failed[@]} tests"
+echo "${#without[@]} tests"
 
 for m in "${mutants[@]}"; do
 	name=${m%% *} by=${m#* } start=$SECONDS rc=0 verdict=SURVIVED part='' make=build_kernel
 	case $by in litmus*|sparse*|cocci*) make=true ;; esac
 	git reset -q --hard
-	if [ "${failed[$by]}" != 0 ]; then
+	if [ "${without[$by]}" != 0 ]; then
 		why="the test does not pass without it"
 	elif ! "$top/scripts/mutants.py" --apply "$name" "$work" >"$log.log" 2>&1; then
 		why="does not apply: $(<"$log.log")"

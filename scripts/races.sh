@@ -10,15 +10,16 @@ cross=
 ! file -b "$2" | grep -q aarch64 || [ "$(uname -m)" = aarch64 ] || cross=aarch64-linux-gnu-
 touched=$(git -C "$tree" diff --name-only "$base_ref" HEAD -- '*.[ch]')
 
+without_time() { console "$1" | sed 's/^\[[ 0-9.]*\] *//'; }
 # "function+0x1/0x2" of the access on each side, one report a line
-reports=$(tr -d '\r' <"$1" | sed 's/^\[[ 0-9.]*\] *//' | awk '
+reports=$(without_time "$1" | awk '
 	/^BUG: KCSAN/ { n = 0; line = ""; inside = 1; next }
-	inside && /^(read|write|read-write)[a-z() -]* to .* by |^race at unknown origin/ { want = 1; next }
+	inside && /^(read|write|read-write)[a-z() -]* to .* by / { want = 1; next }
+	inside && /^race at unknown origin/ { want = 1; next }
 	inside && want && /\+0x[0-9a-f]+\/0x[0-9a-f]+/ { line = line " " $1; want = 0 }
 	inside && /^Reported by/ { print line; inside = 0 }' | sort | uniq -c | sort -rn)
-ours=0
-elsewhere=0
-titles=$(tr -d '\r' <"$1" | sed 's/^\[[ 0-9.]*\] *//' | grep -ac '^BUG: KCSAN' || true)
+ours=0 elsewhere=0
+titles=$(without_time "$1" | grep -ac '^BUG: KCSAN' || true)
 whole=$(awk '{ n += $1 } END { print n + 0 }' <<<"$reports")
 if [ "$titles" != "$whole" ]; then
 	ours=$((titles - whole))
@@ -26,15 +27,19 @@ if [ "$titles" != "$whole" ]; then
 fi
 while read -r count sides; do
 	[ -n "$count" ] || continue
-	unknown=0
+	unknown=
 	where=$(for side in $sides; do
 		echo "$side"
-		CROSS_COMPILE=$cross "$tree/scripts/faddr2line" "$2" "$side" 2>&1 | sed -n 's/^.* at \([^ ]*:[0-9?]*\).*/\1/p' | sed "s|^$tree/||; s|^.*/\./||; s/^/    /"
+		CROSS_COMPILE=$cross "$tree/scripts/faddr2line" "$2" "$side" 2>&1 |
+			sed -n 's/^.* at \([^ ]*:[0-9?]*\).*/\1/p' |
+			sed "s|^$tree/||; s|^.*/\./||; s/^/    /"
 	done)
-	[ "$(grep -c '^[^ ]' <<<"$where")" = "$(grep -B 1 '^ ' <<<"$where" | grep -c '^[^ -]')" ] || unknown=1
-	if [ $unknown = 1 ] || sed -n 's/^ *\([^:]*\):.*/\1/p' <<<"$where" | grep -qxFf <(echo "$touched"); then
+	located=$(grep -B 1 '^ ' <<<"$where" | grep -c '^[^ -]') || true
+	[ "$(grep -c '^[^ ]' <<<"$where")" = "$located" ] || unknown=', or who knows where'
+	if [ -n "$unknown" ] ||
+		sed -n 's/^ *\([^:]*\):.*/\1/p' <<<"$where" | grep -qxFf <(echo "$touched"); then
 		ours=$((ours + 1))
-		echo "RACE in a touched file$([ $unknown = 0 ] || echo ', or who knows where'), reported $count times:"
+		echo "RACE in a touched file$unknown, reported $count times:"
 	else
 		elsewhere=$((elsewhere + 1))
 		echo "race elsewhere, reported $count times:"

@@ -4,10 +4,10 @@
 
 All test patches are on the base, and all suites run on UML, each in a boot of its own, and again
 with all topics. Where a suite is not clean its cases run in boots of their own, so that a splat
-counts for the case that made it. The topic that makes a case pass is searched by halves, among those
-that change what UML builds: what passes once is taken to pass from there on. For that the cases
-run alone. What a kernel said is kept by what was built, so that an interrupted run goes on, and a
-change of something else does not count. The table is results/topics.md.
+counts for the case that made it. The topic that makes a case pass is searched by halves, among
+those that change what UML builds: what passes once is taken to pass from there on. For that the
+cases run alone. What a kernel said is kept by what was built, so that an interrupted run goes on,
+and a change of something else does not count. The table is results/topics.md.
 The selftests in userspace want modules and devices that UML lacks: 'make boot' runs them.
 """
 

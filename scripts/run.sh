@@ -23,34 +23,24 @@ esac
 [ "$script" != soak.sh ] || [ "$arch" = um ] || groups+=(arm64)
 target=${script%.*}
 target=${target//_/-}
+declare -A takers=([SUITES]=kunit [TESTS]="boot backport drivers" [DRIVERS]=drivers [KCSAN]=boot
+	[WRITEBACK_FENCE_ROUNDS]=boot [KERNEL]="boot kunit" [MINUTES]=soak [SEED]=soak [GDB]=shell
+	[MUTANTS]=mutants [ROUNDS]=bench [ROWS]=matrix [UPDATE]="bench drivers" [CHECKS]=check
+	[NOBOOT]=backport)
+for v in TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK PUBLIC SEND CONFIRM; do
+	takers[$v]="mail mail-test"
+done
 for v in ${GIVEN:-}; do
-	case $v in
-	SUITES) takers="kunit" ;;
-	TESTS) takers="boot backport drivers" ;;
-	DRIVERS) takers="drivers" ;;
-	WRITEBACK_FENCE_ROUNDS) takers="boot" ;;
-	KCSAN) takers="boot" ;;
-	KERNEL) takers="boot kunit" ;;
-	MINUTES|SEED) takers="soak" ;;
-	MUTANTS) takers="mutants" ;;
-	ROUNDS) takers="bench" ;;
-	ROWS) takers="matrix" ;;
-	UPDATE) takers="bench drivers" ;;
-	CHECKS) takers="check" ;;
-	GDB) takers="shell" ;;
-	NOBOOT) takers="backport" ;;
-	TOPIC|TO|TRAILERS|VERSION|CHANGELOG|COVER|SINCE|LINK|PUBLIC|SEND|CONFIRM) takers="mail mail-test" ;;
-	*) continue ;;
-	esac
-	[[ " $takers " == *" $target "* ]] ||
-		die "$v is for make ${takers// / and make }"
+	[[ " ${takers[$v]:-$target} " == *" $target "* ]] ||
+		die "$v is for make ${takers[$v]// / and make }"
 done
 # Their names do not need a tree.
 names() { sed -n "s/^\([a-z][a-z-]*\) .*/\1/p" "$top/configs/displays" | paste -sd' '; }
 if [ -n "${DRIVERS:-}" ]; then
 	given_words DRIVERS
 	for v in "${words[@]}"; do
-		[[ " $(names) " == *" $v "* ]] || die "there is no display '$v'; there are: $(names)"
+		[[ " $(names) " == *" $v "* ]] ||
+			die "there is no display '$v'; there are: $(names)"
 	done
 fi
 if [ -n "${KERNEL:-}" ]; then
@@ -58,7 +48,8 @@ if [ -n "${KERNEL:-}" ]; then
 	kernels=$(sed "s/$target-\(.*\).config/\1/; /^uml$/d" <<<"$kernels" | paste -sd' ')
 	[[ " $kernels " == *" $KERNEL "* ]] || die "KERNEL=$KERNEL: there are: $kernels"
 fi
-[ "$script" != bench.sh ] || [ "$base" != 6.12 ] || die "BASE=6.12: bench compares with 6.12 anyway, leave BASE out"
+[ "$script" != bench.sh ] || [ "$base" != 6.12 ] ||
+	die "BASE=6.12: bench compares with 6.12 anyway, leave BASE out"
 [ "$script" != mutants.sh ] || "$top/scripts/mutants.py" --list >/dev/null
 
 [ ${#groups[@]} -eq 0 ] || "$top/scripts/deps.sh" "${groups[@]}"

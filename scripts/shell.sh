@@ -15,12 +15,13 @@ rm -rf "$out/shell"
 mkdir -p "$out/shell/bin"
 cp "$busybox" "$out/shell/bin/busybox"
 # the kernel takes one archive after the other
-(cd "$out/shell" && find . | cpio --quiet -o -H newc -R 0:0 | cat "$out/initramfs.cpio" -) >"$out/shell.cpio"
+(cd "$out/shell" && find . | cpio --quiet -o -H newc -R 0:0 | cat "$out/initramfs.cpio" -) \
+	>"$out/shell.cpio"
 
 # shellcheck disable=SC2054
-options=(-machine virt -cpu max -smp 2 -m 2G -accel tcg,thread=multi -display none -nic none -serial mon:stdio
-	-no-reboot -kernel "$out/arch/arm64/boot/Image" -initrd "$out/shell.cpio"
-	-global virtio-mmio.force-legacy=false -device virtio-gpu-device)
+options=(-machine virt -cpu max -smp 2 -m 2G -accel tcg,thread=multi -display none -nic none
+	-serial mon:stdio -no-reboot -kernel "$out/arch/arm64/boot/Image"
+	-initrd "$out/shell.cpio" "${virtio_gpu[@]}")
 append="console=ttyAMA0 panic=-1 kasan_multi_shot kunit.enable=0 shell=1"
 if [ "${GDB:-0}" = 1 ]; then
 	options+=(-s -S)

@@ -15,15 +15,17 @@ case ${ARCH:-} in
 um|arm64) archs=("$ARCH") ;;
 *) die "ARCH=$ARCH: use um or arm64, or neither for both" ;;
 esac
-[ "$series" = all ] || die "soak.sh runs the stack: without fixes it fails in the first minute, see 'make boot SERIES=none'"
+[ "$series" = all ] || die "soak.sh runs the stack: without fixes it fails in the first minute," \
+	"see 'make boot SERIES=none'"
 
 # Without dma-buf-fence-chain: its test_wait_backward takes minutes under emulation, and
 # fails if the machine is busy, with or without the series.
-suites=dma-buf-fence-lifetime,dma-buf-fence-lockdep,dma-buf-fence-array,dma-buf-fence,dma-buf-fence-unwrap,dma-buf-resv,drm_fence,drm_sched_lifetime_tests
+suites=dma-buf-fence-lifetime,dma-buf-fence-lockdep,dma-buf-fence-array,dma-buf-fence
+suites+=,dma-buf-fence-unwrap,dma-buf-resv,drm_fence,drm_sched_lifetime_tests
 
 # Sums "figures: a=1 b=2" of all tests, and the splats and failures so far.
 figures() {	# LOG
-	tr -d '\r' <"$1" | awk '
+	console "$1" | awk '
 		/figures: / {
 			sub(/.*figures: /, "")
 			for (i = 1; i <= split($0, pair, " "); i++) {
@@ -44,28 +46,27 @@ figures() {	# LOG
 
 declare -A pid log state
 for arch in "${archs[@]}"; do
-	guest_arch=$arch
-	guest_suffix=$arch
+	guest_arch=$arch guest_suffix=$arch
 	guest_config=(boot.config arm64.config)
-	devices=(-global virtio-mmio.force-legacy=false -device virtio-gpu-device)
 	if [ "$arch" = um ]; then
 		guest_suffix=um-soak
 		guest_config=(kunit-uml.config uml-soak.config)
-		devices=()
 	fi
 	. "$top/scripts/guest.sh"
+	[ "$arch" = arm64 ] || virtio_gpu=()
 	# UML has no USB. What waits busily takes the CPUs from all others.
 	left_out=sync_test
 	[ "$arch" = arm64 ] || left_out+='|functionfs'
 	mapfile -t programs < <(guest_programs | grep -vE "$left_out")
 	guest_build
-	list=$(IFS=,; echo "${programs[*]}")
+	append="soak=$((minutes * 60)) soak_seed=$seed soak_suites=$suites"
+	append+=" selftest=$(IFS=,; echo "${programs[*]}") selftest_timeout=900"
+	append+=" WRITEBACK_FENCE_ROUNDS=20 kunit.enable=1 kunit.autorun=0"
 	log[$arch]=$logs/soak-$arch.log
 	: >"${log[$arch]}"
 	# A round that has begun a test gets to the end of it.
-	guest_boot "${log[$arch]}" $((minutes * 60 + 1200)) \
-		"soak=$((minutes * 60)) soak_seed=$seed soak_suites=$suites selftest=$list selftest_timeout=900 WRITEBACK_FENCE_ROUNDS=20 kunit.enable=1 kunit.autorun=0" \
-		"${devices[@]}" >"${log[$arch]}.qemu" 2>&1 &
+	guest_boot "${log[$arch]}" $((minutes * 60 + 1200)) "$append" "${virtio_gpu[@]}" \
+		>"${log[$arch]}.qemu" 2>&1 &
 	pid[$arch]=$!
 	state[$arch]=running
 done
@@ -82,7 +83,8 @@ while :; do
 	done
 	for arch in "${archs[@]}"; do
 		[ "${state[$arch]}" = running ] || continue
-		printf '%3d min %-6s %s\n' $(((SECONDS - start) / 60)) "$arch" "$(figures "${log[$arch]}")"
+		printf '%3d min %-6s %s\n' $(((SECONDS - start) / 60)) "$arch" \
+			"$(figures "${log[$arch]}")"
 		if ! kill -0 "${pid[$arch]}" 2>/dev/null; then
 			state[$arch]=ended
 		elif [ $(($(date +%s) - $(stat -c %Y "${log[$arch]}"))) -gt 900 ]; then
@@ -93,26 +95,29 @@ while :; do
 	[ "$alive" = 1 ] || break
 done
 
-failed=0
 echo
 echo "soak of $(base_name) with the series, $minutes minutes, seed $seed"
 for arch in "${archs[@]}"; do
-	end=$(tr -d '\r' <"${log[$arch]}" | sed -n 's/.*boot-init: soak \(rounds=[0-9]* failed=[0-9]*\).*/\1/p' | tail -n 1)
-	splats=$("$top/scripts/splats.sh" "${log[$arch]}") || true
-	verdict=passed
-	rc=0
+	said=${log[$arch]} rc=0 verdict=passed
+	end=$(console "$said" |
+		sed -n 's/.*boot-init: soak \(rounds=[0-9]* failed=[0-9]*\).*/\1/p' | tail -n 1)
+	splats=$("$top/scripts/splats.sh" "$said") || true
 	wait "${pid[$arch]}" || rc=$?
 	[ $rc = 0 ] || [ -z "$end" ] || state[$arch]="no power off, exit $rc"
 	if [ -z "$end" ] || [ "${end##*=}" != 0 ] || [ -n "$splats" ] || [ $rc != 0 ] ||
-		! figures "${log[$arch]}" | grep -q 'signals [1-9].* unbinds [1-9]'; then
+		! figures "$said" | grep -q 'signals [1-9].* unbinds [1-9]'; then
+		tally 1
 		verdict=FAILED
-		failed=$((failed + 1))
 	fi
-	echo "$verdict $arch: $(figures "${log[$arch]}")"
-	[ $rc = 0 ] && [ -n "$end" ] || echo "    the guest did not get to its end (${state[$arch]}); last line: $(tr -d '\r' <"${log[$arch]}" | grep . | tail -n 1 | cut -c1-90)"
-	tr -d '\r' <"${log[$arch]}" | grep -aE '^(\[[ 0-9.]*\] )?(test: )?not ok [0-9]|boot-init: soak .*failed=1' | head -n 10 | sed 's/^/    /' || true
+	echo "$verdict $arch: $(figures "$said")"
+	[ $rc = 0 ] && [ -n "$end" ] ||
+		echo "    the guest did not get to its end (${state[$arch]});" \
+			"last line: $(last_line "$said" 90)"
+	wrong='^(\[[ 0-9.]*\] )?(test: )?not ok [0-9]|boot-init: soak .*failed=1'
+	console "$said" | grep -aE "$wrong" | head -n 10 | sed 's/^/    /' || true
 	[ -z "$splats" ] || head -n 3 <<<"$splats" | sed 's/^/    /'
-	tr -d '\r' <"${log[$arch]}" | grep -aoE 'ok [0-9]+ .* # SKIP.*' | sed 's/^ok [0-9]* /    not run here: /' | sort -u | head -n 20 || true
-	echo "    log: ${log[$arch]#"$top"/}"
+	console "$said" | grep -aoE 'ok [0-9]+ .* # SKIP.*' |
+		sed 's/^ok [0-9]* /    not run here: /' | sort -u | head -n 20 || true
+	echo "    log: ${said#"$top"/}"
 done
 [ $failed -eq 0 ]

@@ -20,7 +20,8 @@ sparse_messages() {	# ARCH SRC LOG: into LOG, without line numbers
 	done
 	[ ${#list[@]} -gt 0 ] || { echo "nothing to check for $arch"; return 1; }
 	(cd "$out" && rm -f "${list[@]}")
-	make -k -C "$src" ARCH="$arch" O="$out" -j"$jobs" C=1 W=1 CHECK="$build/tools/bin/sparse" "${list[@]}" >"$raw" 2>&1 ||
+	make -k -C "$src" ARCH="$arch" O="$out" -j"$jobs" C=1 W=1 \
+		CHECK="$build/tools/bin/sparse" "${list[@]}" >"$raw" 2>&1 ||
 		{ grep -E 'error|\*\*\*' "$raw" | head -n 20; echo "see ${raw#"$top"/}"; return 1; }
 	[ "$(grep -c '^  CHECK ' "$raw")" -ge ${#list[@]} ] ||
 		{ echo "sparse did not run on every object, see ${raw#"$top"/}"; return 1; }
@@ -37,10 +38,12 @@ for arch; do
 	CROSS_COMPILE=$(objects cross "$arch")
 	export CROSS_COMPILE
 	log=$logs/sparse-$arch
-	sparse_messages "$arch" "$base_tree" "$log.base" && sparse_messages "$arch" "$tree" "$log.series" || { rc=1; continue; }
+	sparse_messages "$arch" "$base_tree" "$log.base" &&
+		sparse_messages "$arch" "$tree" "$log.series" || { rc=1; continue; }
 	new=$(comm -13 <(sort -u "$log.base") <(sort -u "$log.series"))
 	[ -z "$new" ] || { echo "new with the series:"; echo "$new"; rc=1; }
 	! grep dma_fence "$log.series" || { echo "these are about dma_fence"; rc=1; }
-	echo "$arch: $count objects, messages about dma_fence: base $(grep -c dma_fence "$log.base"), series $(grep -c dma_fence "$log.series")"
+	echo "$arch: $count objects, messages about dma_fence:" \
+		"base $(grep -c dma_fence "$log.base"), series $(grep -c dma_fence "$log.series")"
 done
 exit $rc

@@ -5,11 +5,12 @@
 no_places=1 SERIES_LOCKED=1
 . "$(dirname "$0")/common.sh"
 
-pattern='BUG:|kernel BUG at|WARNING:|KASAN:|KCSAN:|UBSAN:|ODEBUG:|Oops|Kernel panic|Unable to handle|'
-pattern+='possible (circular|recursive) locking|possible irq lock inversion|inconsistent lock state|'
-pattern+='bad unlock balance|Invalid wait context|suspicious RCU usage|DEBUG_LOCKS_WARN_ON|'
-pattern+='list_(add|del) corruption|refcount_t:|blocked for more than|detected stall|'
-pattern+='self-detected stall|soft lockup|hard LOCKUP|scheduling while atomic|kmemleak: [0-9]'
+pattern='BUG:|kernel BUG at|WARNING:|KASAN:|KCSAN:|UBSAN:|ODEBUG:|Oops|Kernel panic|'
+pattern+='Unable to handle|possible (circular|recursive) locking|possible irq lock inversion|'
+pattern+='inconsistent lock state|bad unlock balance|Invalid wait context|suspicious RCU usage|'
+pattern+='DEBUG_LOCKS_WARN_ON|list_(add|del) corruption|refcount_t:|blocked for more than|'
+pattern+='detected stall|self-detected stall|soft lockup|hard LOCKUP|scheduling while atomic|'
+pattern+='kmemleak: [0-9]'
 
 # Every UML kernel with the emulated PCI bus prints this one at boot.
 known='WARNING: arch/um/drivers/virtio_pcidev\.c:[0-9]+ at '
@@ -21,6 +22,7 @@ for log; do
 	while IFS= read -r line; do
 		printf '%s: %s\n' "$(basename "$log")" "$line"
 		found=$((found + 1))
-	done < <(tr -d '\r' <"$log" | grep -aE "$pattern" | grep -avE "$known" | grep -avE '^ *(ok|not ok|#) ' || true)
+	done < <(console "$log" | grep -aE "$pattern" | grep -avE "$known" |
+		grep -avE '^ *(ok|not ok|#) ' || true)
 done
 [ $found -eq 0 ]

@@ -322,7 +322,7 @@ def state_of(tree):
 
 
 def keep_branches(ends):
-    """The branches as they are made of patches/, so that 'make tree' can say how to get them back."""
+    """The branches as they are made of patches/, so that 'make tree' can tell how to get back."""
     old = git("for-each-ref", "--format=delete %(refname)", "refs/made")
     new = "".join(f"update refs/made/{t} {c}\n" for t, c in ends.items())
     subprocess.run(["git", "update-ref", "--stdin"], cwd=store, env=clean_env, check=True,

@@ -9,16 +9,11 @@ rm -f "$logs/kunit-um.result" "$logs/check-series.result"
 ARCH=um "$top/scripts/kunit.sh" || true
 [ "$series" != all ] || "$top/scripts/check-series.sh" || true
 
-passed=0
-failed=0
 for part in kunit-um check-series; do
 	[ "$series" = all ] || [ $part != check-series ] || continue
-	if [ -f "$logs/$part.result" ]; then
-		read -r p f <"$logs/$part.result"
-	else
-		# It ended before it could count, and has said why.
-		p=0 f=1
-	fi
+	# What ended before it could count has said why.
+	p=0 f=1
+	[ ! -f "$logs/$part.result" ] || read -r p f <"$logs/$part.result"
 	passed=$((passed + p))
 	failed=$((failed + f))
 done

@@ -8,19 +8,20 @@
 out=$tree.kunit-um
 [ -x "$out/linux" ] || die "there is no KUnit kernel yet: run 'make kunit' first"
 
-passed=0
-failed=0
 while read -r name report; do
 	[ -n "$name" ] || continue
 	log=$logs/violation-$name
 	rc=0
-	kunit_exec "$tree" "$out" "$log" "dma-buf-fence-violations.$name" --kernel_args dmabuf_kunit.provoke=1 --timeout 60 || rc=$?
-	if [ $rc -eq 0 ] && [[ $cases == *'tests: passed: 1' ]] && grep -aqF "$report" "$log.kernel.log"; then
-		passed=$((passed + 1))
+	kunit_exec "$tree" "$out" "$log" "dma-buf-fence-violations.$name" \
+		--kernel_args dmabuf_kunit.provoke=1 --timeout 60 || rc=$?
+	if [ $rc -eq 0 ] && [[ $cases == *'tests: passed: 1' ]] &&
+		grep -aqF "$report" "$log.kernel.log"; then
+		tally 0
 		echo "  $name: reported, \"$report\""
 	else
-		failed=$((failed + 1))
-		echo "  $name: NOT reported as \"$report\", logs: ${log#"$top"/}.log and .kernel.log"
+		tally 1
+		echo "  $name: NOT reported as \"$report\"," \
+			"logs: ${log#"$top"/}.log and .kernel.log"
 	fi
 done <<'TABLE'
 list_lock			possible circular locking dependency detected
