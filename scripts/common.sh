@@ -135,8 +135,9 @@ quietly() {
 }
 
 # The KUnit suites of the stack, and of what it touches.
-kunit_suites=('dma-buf*' 'drm_fence' 'drm_syncobj*' 'drm_vblank_timer' 'drm_managed' 'drm_validate*' 'drm_test_atomic*'
-	'drm_sched_basic*' 'drm_sched_lifetime*' 'drm_sched_seqno*')
+kunit_suites=('dma-buf*' 'drm_fence' 'drm_syncobj*' 'drm_vblank_timer' 'drm_managed'
+	'drm_validate*' 'drm_test_atomic*' 'drm_sched_basic*' 'drm_sched_lifetime*'
+	'drm_sched_seqno*')
 kunit=./tools/testing/kunit/kunit.py
 kunit_boot=(--kernel_args seccomp=on --kernel_args ncpus=2)
 
