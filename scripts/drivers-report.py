@@ -89,10 +89,16 @@ def main():
         for (display, case), verdict in cases.items()]
     notes = [f"- {display}, {kernel}{', ' if on else ''}{', '.join(on)}: {text}"
              for (display, kernel, text), on in why.items()]
+    # of the displays here, or seen with them
+    bugs = re.findall(r"(?m)^([\w-]+): (.*)\n(?:from .*\n)?open (.*)",
+                      (top / "patches/bugs").read_text())
+    stays = [f"- {name}: {what}: {reason}" for name, what, reason in bugs
+             if name.split("-")[0] in displays or "make drivers" in reason]
     commit = git("describe", "--always", "--dirty", at=top)
     head = HEAD.format(day=max(days), commit=commit, base=base)
     (top / "results/drivers.md").write_text(head + "\n".join([
-        *rows, "", "Why something is not ok:", "", *notes, ""]))
+        *rows, "", "What stays, of `patches/bugs`:", "", *stays,
+        "", "Why something is not ok:", "", *notes, ""]))
     say(f"{failed} cases fail with the stack; written to results/drivers.md")
 
 

@@ -19,10 +19,9 @@ known='WARNING: arch/um/drivers/virtio_pcidev\.c:[0-9]+ at '
 found=0
 for log; do
 	[ -f "$log" ] || die "splats.sh: no log $log"
-	while IFS= read -r line; do
-		printf '%s: %s\n' "$(basename "$log")" "$line"
-		found=$((found + 1))
-	done < <(console "$log" | grep -aE "$pattern" | grep -avE "$known" |
+	lines=$(console "$log" | grep -aE "$pattern" | grep -avE "$known" |
 		grep -avE '^ *(ok|not ok|#) ' || true)
+	[ -z "$lines" ] || printf '%s\n' "$lines" | sed "s|^|${log##*/}: |"
+	found=$((found + ${#lines}))
 done
 [ $found -eq 0 ]
