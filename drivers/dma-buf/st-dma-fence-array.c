@@ -1101,7 +1101,7 @@ static void poll_while_armed(struct kunit *test)
 		armed = irq_work_is_busy(&array->work) && !irq_work_is_pending(&array->work);
 	}
 	/* It runs. Give it the time to come to the lock. */
-	udelay(100);
+	mdelay(1);
 	dma_fence_signal_locked(last);
 	/* To signal the array, too, would take its lock inside that of a member. */
 	signaled = dma_fence_array_ops.signaled(&array->base);
