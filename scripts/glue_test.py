@@ -265,6 +265,10 @@ class Words(Story):
         self.refuses("KERNEL=nonsense: there are: lazy plain rt strict", "boot", KERNEL="nonsense")
         self.refuses("KERNEL=rt: there are: nodebug up", "kunit", KERNEL="rt")
         self.refuses("KERNEL is for make boot and make kunit", "tree", KERNEL="rt")
+        env.update(KERNEL="kernel8", DRIVERS="mine")
+        self.refuses("not a Linux source tree", "tree", KSRC=self.repo)
+        self.refuses("KERNEL=kernel8: there are: nodebug up", "kunit")
+        del env["KERNEL"], env["DRIVERS"]
         self.refuses("no display 'wrong'; there are: virtio", "drivers", DRIVERS="virtio,wrong")
         self.refuses("DRIVERS=, names nothing", "drivers", DRIVERS=",")
         self.refuses("not a Linux source tree", "tree", KSRC=self.repo)

@@ -34,6 +34,10 @@ for v in ${GIVEN:-}; do
 	[[ " ${takers[$v]:-$target} " == *" $target "* ]] ||
 		die "$v is for make ${takers[$v]// / and make }"
 done
+# Of the environment, which may have others of these names, only what the target takes.
+for v in DRIVERS KERNEL GDB; do
+	[[ " ${takers[$v]} " == *" $target "* ]] || unset "$v"
+done
 # Their names do not need a tree.
 names() { sed -n "s/^\([a-z][a-z-]*\) .*/\1/p" "$top/configs/displays" | paste -sd' '; }
 if [ -n "${DRIVERS:-}" ]; then
