@@ -3554,7 +3554,7 @@ TEST_F_TIMEOUT(last, syncobj_points_at_once, CASE_SECONDS)
 
 TEST_F_TIMEOUT(last, syncobj_points_late, CASE_SECONDS)
 {
-	many_points(_metadata, &self->o, MANY_POINTS / 4, LATE);
+	many_points(_metadata, &self->o, MANY_POINTS, LATE);
 }
 
 TEST_F_TIMEOUT(last, syncobj_points_backwards, CASE_SECONDS)
