@@ -78,12 +78,15 @@ for display in "${displays[@]}"; do
 	append+=" slab_debug=P acpi=noirq oops=panic softlockup_panic=1 nmi_watchdog=panic"
 	append+=" kmemleak=on selftest_leaks=1"
 	[ "$name" != vesa ] || append+=" vga=0x317"
+	slot=4
+	# it has no other interrupt than a pin, which the tables of the BIOS know up to slot 6
+	[ "$driver" != qxl ] || { slot=2; append+=" ${gone}_LAST_SLOT=6"; }
 	# another one, with sync objects, which stays
 	second=()
 	[ "$driver" != virtio_gpu ] || second=(-device "$model,addr=5")
 	monitor=$out/monitor.sock
 	run_display "$name" "$append" \
-		-device "$model,id=gpu,addr=4" "${second[@]}" \
+		-device "$model,id=gpu,addr=$slot" "${second[@]}" \
 		-chardev "socket,id=monitor,path=$monitor,server=on,wait=off" \
 		-mon chardev=monitor,mode=control -serial "unix:$monitor"
 done

@@ -35,8 +35,8 @@ struct mock_fence {
 	struct dma_fence base;
 	/* To signal when the name of this fence is asked for. */
 	struct dma_fence *when_named;
-	/* Who asks this fence while this is locked is killed. */
-	struct dma_resv *killed_under;
+	/* How often this fence was asked if it has signaled. */
+	unsigned int asked;
 };
 
 static const char *mock_driver_name(struct dma_fence *f)
@@ -58,9 +58,7 @@ static bool mock_signaled(struct dma_fence *f)
 {
 	struct mock_fence *mock = container_of(f, struct mock_fence, base);
 
-	if (mock->killed_under && dma_resv_is_locked(mock->killed_under))
-		send_sig(SIGKILL, current, 1);
-
+	mock->asked++;
 	return false;
 }
 
@@ -687,58 +685,47 @@ static void test_import_shared(struct kunit *test)
 	dma_fence_put(array);
 }
 
-/* Imports @num contexts, and is killed while the buffer is locked; returns how many. */
-static unsigned int import_killed(struct kunit *test, unsigned int num, long ret)
+#define IMPORT_SZ 1000
+
+/* A second import does not ask each fence of the first for each that it adds. */
+static void test_import_many(struct kunit *test)
 {
-	struct dma_fence **fences, *array;
-	struct sync_file *sync_file;
-	struct mock_fence *killer;
+	struct dma_fence **fences, *arrays[2];
+	struct sync_file *sync_file[2];
+	unsigned int i, asked = 0;
 	struct dma_buf *dmabuf;
-	unsigned int i, before;
 	struct user_mem user;
 
-	fences = kunit_kmalloc_array(test, num, sizeof(*fences), GFP_KERNEL);
+	fences = kunit_kmalloc_array(test, 2 * IMPORT_SZ, sizeof(*fences),
+				     GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, fences);
 	dmabuf = mock_dma_buf(test);
-	for (i = 0; i < num; i++)
-		fences[i] = mock_fence(test);
-	array = mock_array(test, num, fences);
-	sync_file = mock_sync_file(test, array);
 	user = user_alloc(test, 1);
-
-	killer = container_of(fences[0], struct mock_fence, base);
-	killer->killed_under = dmabuf->resv;
-	allow_signal(SIGKILL);
-	KUNIT_EXPECT_EQ(test, import(test, &user, dmabuf, sync_file), ret);
-	KUNIT_EXPECT_TRUE(test, signal_pending(current));
-	flush_signals(current);
-	disallow_signal(SIGKILL);
-	killer->killed_under = NULL;
-	before = count_imported(dmabuf);
-
-	KUNIT_EXPECT_EQ(test, import(test, &user, dmabuf, sync_file), 0);
-	KUNIT_EXPECT_EQ(test, count_imported(dmabuf), num);
+	for (i = 0; i < 2 * IMPORT_SZ; i++)
+		fences[i] = mock_fence(test);
+	for (i = 0; i < 2; i++) {
+		arrays[i] = mock_array(test, IMPORT_SZ, fences + i * IMPORT_SZ);
+		sync_file[i] = mock_sync_file(test, arrays[i]);
+		KUNIT_EXPECT_EQ(test, import(test, &user, dmabuf, sync_file[i]), 0);
+	}
+	for (i = 0; i < IMPORT_SZ; i++)
+		asked = max(asked, container_of(fences[i], struct mock_fence,
+						base)->asked);
+	KUNIT_EXPECT_LE(test, asked, 10);
+	KUNIT_EXPECT_EQ(test, count_imported(dmabuf), 2 * IMPORT_SZ);
 
 	flush_delayed_fput();
 	__fput_sync(dmabuf->file);
-	__fput_sync(sync_file->file);
-	KUNIT_EXPECT_EQ(test, kref_read(&array->refcount), 1);
-	for (i = 0; i < num; i++) {
+	for (i = 0; i < 2; i++) {
+		__fput_sync(sync_file[i]->file);
+		KUNIT_EXPECT_EQ(test, kref_read(&arrays[i]->refcount), 1);
+	}
+	for (i = 0; i < 2 * IMPORT_SZ; i++) {
 		KUNIT_EXPECT_EQ(test, kref_read(&fences[i]->refcount), 1);
 		dma_fence_signal(fences[i]);
 	}
-	dma_fence_put(array);
-	return before;
-}
-
-static void test_import_killed(struct kunit *test)
-{
-	KUNIT_EXPECT_EQ(test, import_killed(test, 1000, -EINTR), 256);
-}
-
-static void test_import_killed_few(struct kunit *test)
-{
-	KUNIT_EXPECT_EQ(test, import_killed(test, SHARED_SZ, 0), SHARED_SZ);
+	for (i = 0; i < 2; i++)
+		dma_fence_put(arrays[i]);
 }
 
 /* What a merge makes of @links times the same members if its caller is killed. */
@@ -854,8 +841,7 @@ static struct kunit_case sync_file_cases[] = {
 	KUNIT_CASE(test_merge_error),
 	KUNIT_CASE(test_merge_fails_meanwhile),
 	KUNIT_CASE(test_import_shared),
-	KUNIT_CASE(test_import_killed),
-	KUNIT_CASE(test_import_killed_few),
+	KUNIT_CASE(test_import_many),
 	KUNIT_CASE(test_info_killed),
 	KUNIT_CASE(test_info_killed_fill),
 	KUNIT_CASE(test_info_killed_few),
