@@ -24,7 +24,8 @@ POINTS = "at-once", "late", "forwards", "backwards"
 # Fences in a sync_file, and what it may take in the worst order.
 MERGED = {8: 1.02, 16: 1.1, 128: 1.3}
 # What has a table of its own.
-APART = "vkms", "syncobj", "sync_file", "frame"
+APART = "vkms", "syncobj", "sync_file", "frame", "contexts"
+IOCTLS = "merge", "import", "import-more", "export"
 REASONS = {"is-signaled-unsignaled":
            ", which asks in an RCU section, so that the issuer does not go meanwhile,",
            "2cpu-wait-signaled": ", which takes the lock once where it took it twice,"}
@@ -156,6 +157,8 @@ def set_goals():
         set_goals_of_sync_file(n, limit)
     for order in POINTS:
         set_goals_of_points(order)
+    for ioctl in IOCTLS:
+        set_goals_of_contexts(ioctl)
     one, many, before = (get("waits", *key, "vkms") for key in
                          (("series", "unbind-1"), ("series", "unbind-16"), ("base", "unbind-16")))
     if None in (one, many, before):
@@ -200,6 +203,13 @@ def set_goals_of_points(order):
     r = by_base("count", f"points-100-{order}", "syncobj")
     goal(f"100 points {order} take at most 1.05 times as long, with what sw_sync itself takes: "
          f"{r:.2f}", r <= 1.05)
+
+
+def set_goals_of_contexts(ioctl):
+    few, many = (cost("count", "series", f"{ioctl}-{n}", "contexts") for n in (1024, 4096))
+    r, before = many / few, by_base("count", f"{ioctl}-4096", "contexts")
+    goal(f"{ioctl} of 4096 contexts takes at most 6 times as long as of 1024: {r:.1f}, "
+         f"and {before:.3f} times as long as in the base", r <= 6)
 
 
 CSS = """
@@ -315,6 +325,9 @@ def main(directory, title):
         out.write(off + table(
             (("off-count-irqsoff", "ms of virtual time", BASE), ("off-irqsoff", "ms", BASE)),
             of("syncobj"), 1e9, "%.3f"))
+        out.write("## Sync_files of very many contexts\n\nTwo of n contexts each are merged, "
+                  "imported into one buffer, one after the other, and exported.\n\n" + table(
+            (("count", "us of virtual time", BOTH), ("arm64", "us", BOTH)), of("contexts"), 1e6))
         out.write("## Bytes\n\n" + table(
             (("bytes", "bytes", BOTH),), of("-", "text"), 1, "%.0f"))
         out.write("## Code\n\n")

@@ -325,8 +325,8 @@ static void print_output(void)
 /* The kernel says how much it lost since boot; this says what. */
 static void find_leaks(void)
 {
-	int i, fd = open(KMEMLEAK, O_RDWR), kmsg = open("/dev/kmsg", O_WRONLY);
-	char line[512];
+	int i, len, fd = open(KMEMLEAK, O_WRONLY), kmsg = open("/dev/kmsg", O_WRONLY);
+	char line[512], said[600];
 	FILE *file;
 
 	/* it takes two looks, and what is younger than five seconds does not count */
@@ -335,9 +335,14 @@ static void find_leaks(void)
 		if (write(fd, "scan", 4) < 0)
 			printf("boot-init: kmemleak: %s\n", strerror(errno));
 	}
-	file = fdopen(fd, "r");
-	while (file && fgets(line, sizeof(line), file))
-		dprintf(kmsg, "leak: %s", line);
+	close(fd);
+	file = fopen(KMEMLEAK, "r");
+	while (file && fgets(line, sizeof(line), file)) {
+		/* not with dprintf() either */
+		len = snprintf(said, sizeof(said), "leak: %s", line);
+		if (write(kmsg, said, len) < 0)
+			perror("boot-init: /dev/kmsg");
+	}
 	printf("boot-init: looked for leaks\n");
 }
 

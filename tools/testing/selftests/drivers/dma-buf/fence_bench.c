@@ -10,14 +10,17 @@
  * signals these; apart-n is what to signal takes when nobody waits. It waits for
  * each of n points of a syncobj with SYNCOBJ_EVENTFD, whose fences are of one
  * timeline of sw_sync, or of as many, and signals them; for points-n-late it waits
- * for the last point first, when all are there. And it unbinds vkms devices that
- * have one CRTC and that have 16. Each line of its output is a median, or for
- * frames, merged, apart and points one run:
+ * for the last point first, when all are there. It merges two sync_files of n
+ * contexts each, imports them into a buffer, one after the other, and exports what
+ * is there then. And it unbinds vkms devices that have one CRTC and that have 16.
+ * Each line of its output is a median, or for frames, merged, apart, points and
+ * contexts one run:
  *
  *	bench op=file-info-signaled kind=sw_sync ps=N
  *	bench op=frames kind=frame ps=N
  *	bench op=merged-128-backwards kind=sync_file ps=N off=N irqs=N
  *	bench op=points-1000-backwards kind=syncobj ps=N off=N
+ *	bench op=import-4096 kind=contexts ps=N
  *	bench op=unbind-16 kind=vkms ps=N gp=N waits=N
  *
  * in picoseconds per call; for two CPUs, of both together; for merged and points,
@@ -50,6 +53,7 @@
 #include <unistd.h>
 
 #include <drm/drm.h>
+#include <linux/dma-buf.h>
 #include <linux/perf_event.h>
 
 #include "out_fence_util.h"
@@ -732,6 +736,117 @@ static const char *bench_points(void)
 	return why;
 }
 
+/* ---- very many contexts ---- */
+
+/* One sync_file of @n contexts, merged two by two; -1 if there can be none. */
+static int merge_many(int *timeline, unsigned int n)
+{
+	unsigned int i, left = n;
+	int *fence, merged;
+
+	fence = calloc(n, sizeof(*fence));
+	for (i = 0; fence && i < n; i++) {
+		timeline[i] = timeline_open();
+		fence[i] = timeline_fence(timeline[i], 1);
+		if (fence[i] < 0)
+			return -1;
+	}
+	while (fence && left > 1) {
+		for (i = 0; i < left / 2; i++) {
+			merged = merge_fds(fence[2 * i], fence[2 * i + 1]);
+			if (merged < 0)
+				return -1;
+			close(fence[2 * i]);
+			close(fence[2 * i + 1]);
+			fence[i] = merged;
+		}
+		left /= 2;
+	}
+	merged = fence ? fence[0] : -1;
+	free(fence);
+	return merged;
+}
+
+static void print_contexts(const char *op, unsigned int n, __u64 start)
+{
+	printf("bench op=%s-%u kind=contexts ps=%llu\n", op, n,
+	       (now_ns() - start) * 1000);
+}
+
+static const char *contexts_run(int drm, unsigned int n)
+{
+	struct dma_buf_import_sync_file in = { .flags = DMA_BUF_SYNC_RW };
+	struct dma_buf_export_sync_file out = { .flags = DMA_BUF_SYNC_RW };
+	struct drm_gem_close gone = {};
+	const char *why;
+	int *timeline, fence[2], both, dmabuf;
+	unsigned int i;
+	__u64 start;
+
+	timeline = calloc(2 * n, sizeof(*timeline));
+	if (!timeline)
+		return "no memory";
+	for (i = 0; i < 2; i++) {
+		fence[i] = merge_many(timeline + i * n, n);
+		if (fence[i] < 0)
+			return wrong("cannot merge %u fences: %m", n);
+	}
+	why = buffer_create(drm, &gone.handle);
+	if (!why && buffer_export(drm, gone.handle, &dmabuf))
+		why = "cannot export a buffer";
+	if (why)
+		return why;
+
+	start = now_ns();
+	both = merge_fds(fence[0], fence[1]);
+	if (both < 0)
+		return wrong("merge: %m");
+	print_contexts("merge", n, start);
+	for (i = 0; i < 2; i++) {
+		in.fd = fence[i];
+		start = now_ns();
+		if (ioctl(dmabuf, DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &in))
+			return wrong("import: %m");
+		print_contexts(i ? "import-more" : "import", n, start);
+	}
+	start = now_ns();
+	if (ioctl(dmabuf, DMA_BUF_IOCTL_EXPORT_SYNC_FILE, &out))
+		return wrong("export: %m");
+	print_contexts("export", n, start);
+	fflush(stdout);
+
+	close(out.fd);
+	close(both);
+	close(dmabuf);
+	ioctl(drm, DRM_IOCTL_GEM_CLOSE, &gone);
+	for (i = 0; i < 2; i++)
+		close(fence[i]);
+	for (i = 0; i < 2 * n; i++)
+		close(timeline[i]);
+	free(timeline);
+	return NULL;
+}
+
+static const char *bench_contexts(void)
+{
+	static const unsigned int sizes[] = { 256, 1024, 4096 };
+	static const struct rlimit files = { 16384, 16384 };
+	const char *why = NULL;
+	unsigned int i;
+	int drm;
+
+	drm = open_syncobj_device();
+	if (drm < 0)
+		return "no device that has buffers";
+	if (setrlimit(RLIMIT_NOFILE, &files))
+		return wrong("cannot open %llu files: %m",
+			     (unsigned long long)files.rlim_cur);
+	for (i = 0; !why && i < sizeof(sizes) / sizeof(*sizes); i++)
+		why = contexts_run(drm, sizes[i]);
+	close(drm);
+	return why;
+}
+
 /* ---- a device that goes away ---- */
 
 static const char *bench_unbind(unsigned int crtcs)
@@ -791,6 +906,9 @@ int main(void)
 	why = bench_points();
 	if (why)
 		skipped += printf("# SKIP points: %s\n", why);
+	why = bench_contexts();
+	if (why)
+		skipped += printf("# SKIP contexts: %s\n", why);
 	why = bench_unbind(1);
 	if (!why)
 		why = bench_unbind(16);

@@ -2757,6 +2757,118 @@ TEST_F_TIMEOUT(no_memory_for_configfs, fail_each, CASE_SECONDS)
 	fail_each(_metadata, &self->r, &variant->faulty);
 }
 
+#define FAIL_PAGES	"/sys/kernel/debug/fail_page_alloc/"
+
+static const char *put(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	ssize_t len = fd < 0 ? -1 : write(fd, text, strlen(text));
+
+	close(fd);
+	return len < 0 ? wrong("%s: %m", path) : NULL;
+}
+
+/* Lets no task that wants it have as much contiguous memory as four pages. */
+static const char *fail_pages(bool on)
+{
+	static const char * const how[][2] = {
+		{ "probability", "0" }, { "interval", "1" }, { "space", "0" },
+		{ "times", "-1" }, { "verbose", "0" }, { "min-order", "2" },
+		{ "task-filter", "Y" }, { "ignore-gfp-wait", "N" },
+		{ "ignore-gfp-highmem", "N" }, { "probability", "100" },
+	};
+	const char *why = put("/proc/self/make-it-fail", on ? "1" : "0");
+	char path[128];
+	unsigned int i;
+
+	if (!on)
+		return why ?: put(FAIL_PAGES "probability", "0");
+	for (i = 0; !why && i < sizeof(how) / sizeof(*how); i++) {
+		snprintf(path, sizeof(path), FAIL_PAGES "%s", how[i][0]);
+		why = put(path, how[i][1]);
+	}
+	return why;
+}
+
+/* Merges the fences two by two into the first, of a power of two. */
+static const char *merge_all(int *fence, unsigned int n)
+{
+	unsigned int i;
+	__s32 made;
+
+	for (; n > 1; n /= 2) {
+		for (i = 0; i < n / 2; i++) {
+			made = UNTOUCHED;
+			if (merge_fds(fence[2 * i], fence[2 * i + 1], &made))
+				return wrong("merge: %m");
+			close(fence[2 * i]);
+			close(fence[2 * i + 1]);
+			fence[i] = made;
+		}
+	}
+	return NULL;
+}
+
+#define MANY_CONTEXTS	4096
+
+TEST(many_contexts_in_pieces)
+{
+	int *timeline, *fence, dmabuf, drm, err[3];
+	unsigned int i, half = MANY_CONTEXTS / 2;
+	__s32 merged = UNTOUCHED, exported = UNTOUCHED;
+	struct drm_gem_close gone = {};
+	const char *why;
+
+	mount_debugfs();
+	if (access(FAIL_PAGES, F_OK))
+		SKIP(return, "no " FAIL_PAGES);
+	if (allow_open_files(2 * MANY_CONTEXTS) < 2 * MANY_CONTEXTS)
+		SKIP(return, "too few files");
+	drm = open_syncobj_device();
+	if (drm < 0)
+		SKIP(return, "no device that has buffers");
+	ASSERT_FINE(buffer_create(drm, &gone.handle));
+	ASSERT_EQ(0, buffer_export(drm, gone.handle, &dmabuf));
+
+	timeline = calloc(MANY_CONTEXTS, sizeof(*timeline));
+	fence = calloc(MANY_CONTEXTS, sizeof(*fence));
+	ASSERT_TRUE(timeline && fence);
+	for (i = 0; i < MANY_CONTEXTS; i++) {
+		timeline[i] = timeline_open();
+		fence[i] = timeline_fence(timeline[i], 1);
+		ASSERT_LE(0, fence[i]);
+	}
+	ASSERT_FINE(merge_all(fence, half));
+	ASSERT_FINE(merge_all(fence + half, half));
+
+	why = fail_pages(true);
+	err[0] = merge_fds(fence[0], fence[half], &merged);
+	err[1] = import_fence(dmabuf, merged);
+	err[2] = export_fences(dmabuf, &exported);
+	ASSERT_FINE(fail_pages(false));
+	ASSERT_FINE(why);
+	EXPECT_EQ(0, err[0]);
+	EXPECT_EQ(0, err[1]);
+	EXPECT_EQ(0, err[2]);
+
+	EXPECT_FALSE(is_ready(exported, POLLIN, 0));
+	for (i = 0; i < MANY_CONTEXTS; i++)
+		timeline_inc(timeline[i], 1);
+	EXPECT_TRUE(is_ready(exported, POLLIN, WAIT_MS));
+
+	close(exported);
+	close(merged);
+	close(fence[0]);
+	close(fence[half]);
+	for (i = 0; i < MANY_CONTEXTS; i++)
+		close(timeline[i]);
+	close(dmabuf);
+	ioctl(drm, DRM_IOCTL_GEM_CLOSE, &gone);
+	close(drm);
+	free(fence);
+	free(timeline);
+}
+
 int main(int argc, char **argv)
 {
 	seconds = env_number("FENCE_FAULTS_SECONDS", DEFAULT_SECONDS, 1,
