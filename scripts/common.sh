@@ -137,14 +137,14 @@ quietly() {
 # The KUnit suites of the stack, and of what it touches.
 kunit_suites=('dma-buf*' 'drm_fence' 'drm_syncobj*' 'drm_vblank_timer' 'drm_managed'
 	'drm_validate*' 'drm_test_atomic*' 'drm_sched_basic*' 'drm_sched_lifetime*'
-	'drm_sched_seqno*' 'ttm*')
+	'drm_sched_seqno*')
 kunit=./tools/testing/kunit/kunit.py
 kunit_boot=(--kernel_args seccomp=on --kernel_args ncpus=2)
 
 # The names of the suites in a tree that may be built with them.
 kunit_names() {	# SRC
 	git -C "$1" grep -h -A 3 'struct kunit_suite ' -- \
-		drivers/dma-buf drivers/gpu/drm/{tests,scheduler,ttm} |
+		drivers/dma-buf drivers/gpu/drm/{tests,scheduler} |
 		sed -n 's/.*\.name = "\([^"]*\)".*/\1/p' | sort -u
 }
 

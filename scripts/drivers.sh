@@ -69,6 +69,8 @@ guest_build
 guest_silence=200
 may_skip='the device is in no slot|pluggable device|is not on PCI|is built in'
 may_skip+='|no master of the bus|has no timelines'
+# those have the next boot
+may_skip+='|in a slot before'
 for display in "${displays[@]}"; do
 	read -r name driver modules model <<<"$display"
 	[[ " ${wanted[*]} " == *" $name "* ]] || continue

@@ -154,6 +154,7 @@ enum many_order {
 	INWARDS,	/* the members at the ends first, in turn */
 	OUTWARDS,
 	SECOND_FIRST,	/* inwards, but those first that get the second callbacks */
+	SECOND_LAST,	/* outwards, but those first that get the first ones */
 	EVEN_THEN_ODD,
 	RANDOM,
 	MANY_ORDERS
@@ -181,6 +182,10 @@ static void many_order(enum many_order which, unsigned int num, unsigned int *or
 		case SECOND_FIRST:
 			j = num < 2 * IN_FLIGHT || i >= 2 * IN_FLIGHT ? i :
 			    (i + IN_FLIGHT) % (2 * IN_FLIGHT);
+			order[j] = inwards;
+			break;
+		case SECOND_LAST:
+			j = i < IN_FLIGHT ? i : num - 1 - (i - IN_FLIGHT);
 			order[j] = inwards;
 			break;
 		case EVEN_THEN_ODD:

@@ -2809,7 +2809,7 @@ static const char *merge_all(int *fence, unsigned int n)
 	return NULL;
 }
 
-#define MANY_CONTEXTS	4096
+#define MANY_CONTEXTS	2048
 
 TEST(many_contexts_in_pieces)
 {
@@ -2822,7 +2822,7 @@ TEST(many_contexts_in_pieces)
 	mount_debugfs();
 	if (access(FAIL_PAGES, F_OK))
 		SKIP(return, "no " FAIL_PAGES);
-	if (allow_open_files(2 * MANY_CONTEXTS) < 2 * MANY_CONTEXTS)
+	if (allow_open_files(2 * MANY_CONTEXTS - 128) < 2 * MANY_CONTEXTS - 128)
 		SKIP(return, "too few files");
 	drm = open_syncobj_device();
 	if (drm < 0)
@@ -2837,9 +2837,9 @@ TEST(many_contexts_in_pieces)
 		timeline[i] = timeline_open();
 		fence[i] = timeline_fence(timeline[i], 1);
 		ASSERT_LE(0, fence[i]);
+		if (i % half == half - 1)
+			ASSERT_FINE(merge_all(fence + i - (half - 1), half));
 	}
-	ASSERT_FINE(merge_all(fence, half));
-	ASSERT_FINE(merge_all(fence + half, half));
 
 	why = fail_pages(true);
 	err[0] = merge_fds(fence[0], fence[half], &merged);
