@@ -63,6 +63,27 @@ run_display() {
 	done
 }
 
+# In the background: what it says and what came of it are in FILE and beside it.
+run_lane() {	# FILE NAME APPEND [QEMU-OPTION...]
+	local said=$1
+	shift
+	run_display "$@" >"$said" 2>&1
+	printf '%s\n' "${results[@]}" >"$said.rows"
+	echo "$passed $failed" >"$said.count"
+}
+
+# shellcheck disable=SC2046
+stop_lanes() { kill $(jobs -p) 2>/dev/null || :; wait || :; }
+
+# Until no more than N of them run.
+wait_for_lanes() {	# N
+	local start=$SECONDS
+	while [ "$(jobs -rp | wc -l)" -gt "$1" ]; do
+		sleep 1
+		if (( (SECONDS - start) % 10 == 9 )); then printf '.'; fi
+	done
+}
+
 programs=("$program")
 guest_build
 # a thread that is stuck keeps its process, and the selftest waits for that
@@ -71,9 +92,17 @@ may_skip='the device is in no slot|pluggable device|is not on PCI|is built in'
 may_skip+='|no master of the bus|has no timelines'
 # those have the next boot
 may_skip+='|in a slot before'
+# a guest keeps one CPU busy, however many it has
+at_once=$(nproc) booted=()
+for signal in INT TERM HUP; do
+	# shellcheck disable=SC2064
+	trap "stop_lanes; interrupted $signal" $signal
+done
+printf '== booting for %s, %s at a time (limit 1600 s each) ' "${wanted[*]}" "$at_once"
 for display in "${displays[@]}"; do
 	read -r name driver modules model <<<"$display"
 	[[ " ${wanted[*]} " == *" $name "* ]] || continue
+	wait_for_lanes $((at_once - 1))
 	gone=DRM_DEVICE_GONE
 	append="modules=$modules $gone=$driver ${gone}_QMP=/dev/ttyS1 ${gone}_MODEL=$model"
 	# without: the tables of QEMU take ACPI longer to work through, emulated, than it gives them
@@ -86,11 +115,25 @@ for display in "${displays[@]}"; do
 	# another one, with sync objects, which stays
 	second=()
 	[ "$driver" != virtio_gpu ] || second=(-device "$model,addr=5")
-	monitor=$out/monitor.sock
-	run_display "$name" "$append" \
+	monitor=$out/monitor-$name.sock
+	booted+=("$out/lane-$name")
+	rm -f "$out/lane-$name"{,.rows,.count}
+	run_lane "$out/lane-$name" "$name" "$append" \
 		-device "$model,id=gpu,addr=$slot" "${second[@]}" \
 		-chardev "socket,id=monitor,path=$monitor,server=on,wait=off" \
-		-mon chardev=monitor,mode=control -serial "unix:$monitor"
+		-mon chardev=monitor,mode=control -serial "unix:$monitor" &
+done
+wait_for_lanes 0
+echo " done ($SECONDS s)"
+for lane in "${booted[@]}"; do
+	cat "$lane"
+	if [ ! -f "$lane.count" ]; then
+		result "${lane##*/lane-}" 1 "its boots have ended early, see above"
+		continue
+	fi
+	read -r good bad <"$lane.count"
+	mapfile -t rows <"$lane.rows"
+	passed=$((passed + good)) failed=$((failed + bad)) results+=("${rows[@]}")
 done
 
 [ "${UPDATE:-0}" = 0 ] || "$top/scripts/drivers-report.py" "$(base_name)" "${names[@]}"

@@ -831,20 +831,21 @@ static const char *bench_contexts(void)
 {
 	static const unsigned int sizes[] = { 256, 1024, 4096 };
 	static const struct rlimit files = { 16384, 16384 };
-	const char *why = NULL;
+	struct display d = {};
+	const char *why;
 	unsigned int i;
-	int drm;
+	int kmsg;
 
-	drm = open_syncobj_device();
-	if (drm < 0)
-		return "no device that has buffers";
 	if (setrlimit(RLIMIT_NOFILE, &files))
 		return wrong("cannot open %llu files: %m",
 			     (unsigned long long)files.rlim_cur);
+	why = display_prepare(&d, &kmsg);
+	if (!why && display_create(&d))
+		why = "no vkms";
 	for (i = 0; !why && i < sizeof(sizes) / sizeof(*sizes); i++)
-		why = contexts_run(drm, sizes[i]);
-	close(drm);
-	return why;
+		why = contexts_run(d.fd, sizes[i]);
+	close(kmsg);
+	return why ?: display_destroy(&d);
 }
 
 /* ---- a device that goes away ---- */

@@ -2813,10 +2813,11 @@ static const char *merge_all(int *fence, unsigned int n)
 
 TEST(many_contexts_in_pieces)
 {
-	int *timeline, *fence, dmabuf, drm, err[3];
+	int *timeline, *fence, dmabuf, kmsg, err[3];
 	unsigned int i, half = MANY_CONTEXTS / 2;
 	__s32 merged = UNTOUCHED, exported = UNTOUCHED;
 	struct drm_gem_close gone = {};
+	struct display d = {};
 	const char *why;
 
 	mount_debugfs();
@@ -2824,11 +2825,12 @@ TEST(many_contexts_in_pieces)
 		SKIP(return, "no " FAIL_PAGES);
 	if (allow_open_files(2 * MANY_CONTEXTS - 128) < 2 * MANY_CONTEXTS - 128)
 		SKIP(return, "too few files");
-	drm = open_syncobj_device();
-	if (drm < 0)
-		SKIP(return, "no device that has buffers");
-	ASSERT_FINE(buffer_create(drm, &gone.handle));
-	ASSERT_EQ(0, buffer_export(drm, gone.handle, &dmabuf));
+	why = display_prepare(&d, &kmsg);
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_EQ(0, display_create(&d));
+	ASSERT_FINE(buffer_create(d.fd, &gone.handle));
+	ASSERT_EQ(0, buffer_export(d.fd, gone.handle, &dmabuf));
 
 	timeline = calloc(MANY_CONTEXTS, sizeof(*timeline));
 	fence = calloc(MANY_CONTEXTS, sizeof(*fence));
@@ -2863,8 +2865,9 @@ TEST(many_contexts_in_pieces)
 	for (i = 0; i < MANY_CONTEXTS; i++)
 		close(timeline[i]);
 	close(dmabuf);
-	ioctl(drm, DRM_IOCTL_GEM_CLOSE, &gone);
-	close(drm);
+	ioctl(d.fd, DRM_IOCTL_GEM_CLOSE, &gone);
+	EXPECT_FINE(display_destroy(&d));
+	EXPECT_FINE(kmsg_check(kmsg));
 	free(fence);
 	free(timeline);
 }
