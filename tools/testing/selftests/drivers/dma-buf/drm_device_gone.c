@@ -402,7 +402,8 @@ static const char *qmp_say(int fd, const char *command, const char *arguments)
 	const char *text;
 	int len;
 
-	for (tries = 0; tries < 3; tries++) {
+	/* a host that has more to do may be slow */
+	for (tries = 0; tries < 10; tries++) {
 		snprintf(id, sizeof(id), "\"id\": \"gone-%d-%u\"", getpid(),
 			 ids++);
 		len = snprintf(line, sizeof(line),
@@ -469,8 +470,9 @@ static unsigned int next_slot(struct device *dev)
 {
 	unsigned int slot = 0;
 
-	sscanf(dev->pci, "%*x:%*x:%x", &slot);
-	return slot > 29 ? 4 : slot + 1;
+	if (sscanf(dev->pci, "%*x:%*x:%x", &slot) != 1 || slot > 29)
+		return 4;
+	return slot + 1;
 }
 
 /* Says what find_device() would if there were none with an interrupt any more. */
