@@ -35,16 +35,17 @@ run := @scripts/run.sh
 	drivers results-topics bugs conversions tree export rebase mail mail-test backport clean
 
 define variables
-  TOPICS=a,b    tree, boot, test, kunit: these topics, what they need, and all tests;
+  TOPICS=a,b    tree, boot, shell, drivers, test, kunit: these, what they need, and all tests;
                 check: only these (topics, bisect); patches/series has their names
-  SERIES=none   boot, shell, test, kunit: apply the tests without the fixes, to see the bugs
+  SERIES=none   boot, shell, drivers, test, kunit: the tests without the fixes, to see the bugs
   BASE=         major.minor of another base kernel, from Debian (default: patches/base)
   KSRC=         your own kernel git instead; its HEAD is used, it is never written to
   JOBS=         parallel jobs (default: one per CPU)
   SUITES="drm_fence dma-buf*"  kunit: only these; ARCH=arm64 or x86_64 runs them under QEMU
-  TESTS="out_fence_lifetime drm_fence"  boot, drivers: only these selftests and KUnit suites;
+  TESTS="out_fence_lifetime drm_fence"  boot: only these selftests and KUnit suites;
                 PROGRAM.CASE or PROGRAM.FIXTURE.VARIANT.CASE is one case of a selftest,
                 SUITE.CASE one of a suite
+  TESTS="unbind_closed"  drivers: only these ways to go
   WRITEBACK_FENCE_ROUNDS=n  boot: devices that come and go in the selftest (default 100)
   KCSAN=1       boot: look for data races instead of use after free
   KERNEL=rt     boot: with PREEMPT_RT; strict, plain, lazy, and for kunit up, nodebug:
@@ -55,6 +56,7 @@ define variables
   ROWS="rt i386"  matrix: only these rows of configs/matrix
   MUTANTS="NAME NAME"  mutants: only these of mutants/table
   DRIVERS="virtio qxl"  drivers: only these displays; UPDATE=1 writes results/drivers.md
+                from the logs that build/logs has, of base and stack
   ROUNDS=n UPDATE=1  bench: boots of each kernel (default 5); copy the report to results/
   SEED=n ARCH=  soak: the seed of the first round; um or arm64 alone
   TOPIC= TO= TRAILERS= VERSION= CHANGELOG= COVER= SINCE= LINK= PUBLIC= SEND= CONFIRM=

@@ -21,8 +21,18 @@ HEAD = """# Displays that go while they are used
 
 Made by `make drivers UPDATE=1`, last boot on {day}, commit {commit}, on {base}.
 Displays of QEMU, and one on USB that is a gadget, are taken away while pages are flipped and the
-cursor moves. Then their fences are used, and they come back. '-' was not run. The base is what
-`make drivers SERIES=none` boots.
+cursor moves. Then their fences are used, and they come back. The base is what
+`make drivers SERIES=none` boots, the stack is all topics.
+
+- ok: every fence signaled and could be used, the display came back, the kernel did not complain.
+  fails: one of that was not so; dies: the kernel did not come to the end of the case; skipped: this
+  display cannot go that way, see below; '-': not run, or there is no such case.
+- closed: its files were closed before; in use: a client flips pages meanwhile. once and again: each
+  case in one boot, the second one with more rounds.
+- unbind: from the driver; remove: from its bus; power off: its slot; unplug: by QEMU; unload: the
+  module of the driver; deaf: it may not read memory any more; for submission: a wait for a point
+  that nobody has submitted yet.
+- Logs: build/logs/drivers-DISPLAY[-N][-unpatched].log, N is the boot after one that ended early.
 
 | display | way | base, once | base, again | stack, once | stack, again |
 |---|---|---|---|---|---|
