@@ -728,6 +728,145 @@ static void test_import_many(struct kunit *test)
 		dma_fence_put(arrays[i]);
 }
 
+#define ADD_OLD 150
+#define ADD_NEW 60
+#define ADD_ALL (ADD_OLD + ADD_NEW)
+
+static struct dma_fence *mock_fence_of(struct kunit *test, u64 context, u64 seqno)
+{
+	struct dma_fence *f = mock_fence(test);
+
+	f->context = context;
+	f->seqno = seqno;
+	return f;
+}
+
+/* Has room for all, so that nobody looks through the slots for more. */
+static void add_old(struct kunit *test, struct dma_resv *resv, struct dma_fence **f)
+{
+	unsigned int i;
+
+	dma_resv_assert_held(resv);
+	KUNIT_ASSERT_EQ(test, 0, dma_resv_reserve_fences(resv, ADD_ALL));
+	for (i = 0; i < ADD_OLD; i++)
+		dma_resv_add_fence(resv, f[i], i % 3);
+}
+
+static void import_new(struct kunit *test, struct dma_buf *dmabuf,
+		       struct dma_fence **f)
+{
+	struct sync_file *sync_file;
+	struct dma_fence *array;
+	struct user_mem user;
+	unsigned int i;
+
+	for (i = ADD_OLD; i < ADD_ALL; i++)
+		dma_fence_get(f[i]);
+	array = mock_array(test, ADD_NEW, f + ADD_OLD);
+	sync_file = mock_sync_file(test, array);
+	user = user_alloc(test, 1);
+	KUNIT_EXPECT_EQ(test, import(test, &user, dmabuf, sync_file), 0);
+	flush_delayed_fput();
+	__fput_sync(sync_file->file);
+	dma_fence_put(array);
+}
+
+/* Leaves the same as dma_resv_add_fence() for each. */
+static void test_import_replaces(struct kunit *test)
+{
+	u64 context = dma_fence_context_alloc(ADD_OLD);
+	struct dma_fence **f, *fence;
+	struct dma_resv_iter cursor;
+	unsigned int i, r, *seen[2];
+	struct dma_resv one_by_one;
+	struct dma_buf *dmabuf;
+
+	f = kunit_kcalloc(test, ADD_ALL, sizeof(*f), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, f);
+	/* Three of each context, which are of different usage, in no order. */
+	for (i = 0; i < ADD_OLD; i++)
+		f[i] = mock_fence_of(test, context + i / 3 * 7 % (ADD_OLD / 3),
+				     i % 4 + 1);
+	for (; i < ADD_ALL; i++)
+		f[i] = mock_fence_of(test, context + (i - ADD_OLD) * 11 % ADD_NEW,
+				     i % 2 ? 2 : 5);
+
+	dmabuf = mock_dma_buf(test);
+	dma_resv_init(&one_by_one);
+	for (r = 0; r < 2; r++) {
+		struct dma_resv *resv = r ? dmabuf->resv : &one_by_one;
+
+		seen[r] = kunit_kcalloc(test, ADD_ALL, sizeof(*seen[r]),
+					GFP_KERNEL);
+		KUNIT_ASSERT_NOT_NULL(test, seen[r]);
+		dma_resv_lock(resv, NULL);
+		add_old(test, resv, f);
+		for (i = ADD_OLD; !r && i < ADD_ALL; i++)
+			dma_resv_add_fence(resv, f[i], DMA_RESV_USAGE_WRITE);
+		dma_resv_unlock(resv);
+		if (r)
+			import_new(test, dmabuf, f);
+
+		dma_resv_lock(resv, NULL);
+		dma_resv_for_each_fence(&cursor, resv, DMA_RESV_USAGE_BOOKKEEP,
+					fence) {
+			for (i = 0; i < ADD_ALL; i++) {
+				if (fence == f[i])
+					seen[r][i] = dma_resv_iter_usage(&cursor) + 1;
+			}
+		}
+		dma_resv_unlock(resv);
+	}
+
+	for (i = 0; i < ADD_ALL; i++)
+		KUNIT_EXPECT_EQ_MSG(test, seen[0][i], seen[1][i], "fence %u", i);
+
+	dma_resv_fini(&one_by_one);
+	__fput_sync(dmabuf->file);
+	for (i = 0; i < ADD_ALL; i++) {
+		dma_fence_signal(f[i]);
+		dma_fence_put(f[i]);
+	}
+}
+
+/* What has signaled gives its slot to one of them, and no other one does. */
+static void test_import_signaled(struct kunit *test)
+{
+	unsigned int i, replaced = 0;
+	struct dma_buf *dmabuf;
+	struct dma_fence **f;
+
+	f = kunit_kcalloc(test, ADD_ALL, sizeof(*f), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, f);
+	for (i = 0; i < ADD_ALL; i++)
+		f[i] = mock_fence(test);
+
+	dmabuf = mock_dma_buf(test);
+	dma_resv_lock(dmabuf->resv, NULL);
+	add_old(test, dmabuf->resv, f);
+	dma_resv_unlock(dmabuf->resv);
+	for (i = 0; i < ADD_OLD; i += 3)
+		dma_fence_signal(f[i]);
+	import_new(test, dmabuf, f);
+
+	for (i = 0; i < ADD_OLD; i++) {
+		bool there = kref_read(&f[i]->refcount) == 2;
+
+		KUNIT_EXPECT_EQ_MSG(test, there, i % 3 != 0, "fence %u", i);
+		replaced += !there;
+	}
+	KUNIT_EXPECT_EQ(test, replaced, ADD_OLD / 3);
+	for (; i < ADD_ALL; i++)
+		KUNIT_EXPECT_EQ_MSG(test, kref_read(&f[i]->refcount), 2,
+				    "fence %u", i);
+
+	__fput_sync(dmabuf->file);
+	for (i = 0; i < ADD_ALL; i++) {
+		dma_fence_signal(f[i]);
+		dma_fence_put(f[i]);
+	}
+}
+
 /* What a merge makes of @links times the same members if its caller is killed. */
 static void merge_killed(struct kunit *test, unsigned int links,
 			 unsigned int signaled, bool merges)
@@ -842,6 +981,8 @@ static struct kunit_case sync_file_cases[] = {
 	KUNIT_CASE(test_merge_fails_meanwhile),
 	KUNIT_CASE(test_import_shared),
 	KUNIT_CASE(test_import_many),
+	KUNIT_CASE(test_import_replaces),
+	KUNIT_CASE(test_import_signaled),
 	KUNIT_CASE(test_info_killed),
 	KUNIT_CASE(test_info_killed_fill),
 	KUNIT_CASE(test_info_killed_few),
