@@ -35,8 +35,8 @@ struct mock_fence {
 	struct dma_fence base;
 	/* To signal when the name of this fence is asked for. */
 	struct dma_fence *when_named;
-	/* How often this fence was asked if it has signaled. */
-	unsigned int asked;
+	/* How often this fence was asked if it has signaled, and when it has. */
+	unsigned int asked, signals_when_asked;
 };
 
 static const char *mock_driver_name(struct dma_fence *f)
@@ -58,8 +58,7 @@ static bool mock_signaled(struct dma_fence *f)
 {
 	struct mock_fence *mock = container_of(f, struct mock_fence, base);
 
-	mock->asked++;
-	return false;
+	return ++mock->asked == mock->signals_when_asked;
 }
 
 static const struct dma_fence_ops mock_ops = {
@@ -829,7 +828,10 @@ static void test_import_replaces(struct kunit *test)
 	}
 }
 
-/* What has signaled gives its slot to one of them, and no other one does. */
+/*
+ * What has signaled gives its slot to one of them, and no other one does. With
+ * CONFIG_DEBUG_MUTEXES there is never room before, so all are asked for that.
+ */
 static void test_import_signaled(struct kunit *test)
 {
 	unsigned int i, replaced = 0;
@@ -845,8 +847,12 @@ static void test_import_signaled(struct kunit *test)
 	dma_resv_lock(dmabuf->resv, NULL);
 	add_old(test, dmabuf->resv, f);
 	dma_resv_unlock(dmabuf->resv);
-	for (i = 0; i < ADD_OLD; i += 3)
-		dma_fence_signal(f[i]);
+	for (i = 0; i < ADD_OLD; i += 3) {
+		struct mock_fence *mock = container_of(f[i], typeof(*mock), base);
+
+		mock->signals_when_asked = mock->asked + 1 +
+					   IS_ENABLED(CONFIG_DEBUG_MUTEXES);
+	}
 	import_new(test, dmabuf, f);
 
 	for (i = 0; i < ADD_OLD; i++) {
