@@ -13,8 +13,8 @@
  * for the last point first, when all are there. It merges two sync_files of n
  * contexts each, imports them into a buffer, one after the other, and exports what
  * is there then. And it unbinds vkms devices that have one CRTC and that have 16.
- * Each line of its output is a median, or for frames, merged, apart, points and
- * contexts one run:
+ * Each line of its output is a median, but for frames, contexts, and more than 100
+ * points one run. off and irqs are the most of all runs:
  *
  *	bench op=file-info-signaled kind=sw_sync ps=N
  *	bench op=frames kind=frame ps=N
@@ -65,6 +65,8 @@
 #define POLLED		32
 #define POLLS		2000
 #define MAX_MERGED	128
+#define RUNS		5
+#define SHORT_POINTS	100
 #define MAX_CPUS	256
 
 #define TRACING		"/sys/kernel/tracing"
@@ -447,20 +449,21 @@ static bool longest_start(void)
 	       put(LATENCY, "0", O_TRUNC);
 }
 
-/* Goes to the line that has been begun, in picoseconds. */
-static void longest_end(bool traced)
+/* Since longest_start(), which said @traced. */
+static __u64 longest_end_us(bool traced)
 {
-	unsigned long long us;
+	unsigned long long us = 0;
 	FILE *file;
 
 	if (!traced)
-		return;
+		return 0;
 	file = fopen(LATENCY, "r");
-	if (file && fscanf(file, "%llu", &us) == 1)
-		printf(" off=%llu", us * 1000000);
+	if (file && fscanf(file, "%llu", &us) != 1)
+		us = 0;
 	if (file)
 		fclose(file);
 	put(TRACING "/current_tracer", "nop", O_TRUNC);
+	return us;
 }
 
 /* How many interrupts there were for irq_work. */
@@ -485,6 +488,32 @@ static __u64 count_irqs(void)
 	return all;
 }
 
+/* ---- runs ---- */
+
+struct runs {
+	unsigned int n;
+	__u64 ns[RUNS];
+	__u64 off_us;
+	__u64 irqs;
+};
+
+static void runs_add(struct runs *runs, __u64 ns, __u64 off_us, __u64 irqs)
+{
+	runs->ns[runs->n++] = ns;
+	if (off_us > runs->off_us)
+		runs->off_us = off_us;
+	if (irqs > runs->irqs)
+		runs->irqs = irqs;
+}
+
+/* Goes to the line that has been begun. */
+static void runs_print(struct runs *runs)
+{
+	printf(" ps=%llu", median(runs->ns, runs->n) * 1000);
+	if (runs->off_us)
+		printf(" off=%llu", runs->off_us * 1000000);
+}
+
 /* ---- many fences in a sync_file ---- */
 
 /* The same as in the KUnit suite dma-buf-fence-bench. */
@@ -500,7 +529,7 @@ static unsigned int signaled_at(const char *order, unsigned int i,
 	return i;
 }
 
-static const char *apart_run(unsigned int n)
+static const char *apart_run(struct runs *runs, unsigned int n)
 {
 	int timeline[MAX_MERGED], fence[MAX_MERGED];
 	__u64 start, ns;
@@ -520,7 +549,7 @@ static const char *apart_run(unsigned int n)
 		return "the fence never signaled";
 	ns = now_ns() - start;
 
-	printf("bench op=apart-%u kind=sync_file ps=%llu\n", n, ns * 1000);
+	runs_add(runs, ns, 0, 0);
 	for (i = 0; i < n; i++) {
 		close(fence[i]);
 		close(timeline[i]);
@@ -528,7 +557,8 @@ static const char *apart_run(unsigned int n)
 	return NULL;
 }
 
-static const char *merged_run(unsigned int n, const char *order)
+static const char *merged_run(struct runs *runs, unsigned int n,
+			      const char *order)
 {
 	int timeline[MAX_MERGED], fence, merged = -1, both;
 	__u64 start, ns, irqs;
@@ -565,10 +595,7 @@ static const char *merged_run(unsigned int n, const char *order)
 	ns = now_ns() - start;
 	irqs = count_irqs() - irqs;
 
-	printf("bench op=merged-%u-%s kind=sync_file ps=%llu", n, order,
-	       ns * 1000);
-	longest_end(traced);
-	printf(" irqs=%llu\n", irqs);
+	runs_add(runs, ns, longest_end_us(traced), irqs);
 	close(merged);
 	for (i = 0; i < n; i++)
 		close(timeline[i]);
@@ -581,15 +608,32 @@ static const char *bench_merged(void)
 					       "shuffled", "inwards" };
 	static const unsigned int sizes[] = { 8, 16, MAX_MERGED };
 	const char *why = NULL;
-	unsigned int i, order;
+	unsigned int i, order, n;
+	struct runs runs;
 
-	for (i = 0; !why && i < 3; i++) {
-		for (order = 0; !why && order < 4; order++)
-			why = merged_run(sizes[i], orders[order]);
-		if (!why)
-			why = apart_run(sizes[i]);
+	for (i = 0; i < 3; i++) {
+		n = sizes[i];
+		for (order = 0; order < 4; order++) {
+			memset(&runs, 0, sizeof(runs));
+			while (!why && runs.n < RUNS)
+				why = merged_run(&runs, n, orders[order]);
+			if (why)
+				return why;
+			printf("bench op=merged-%u-%s kind=sync_file", n,
+			       orders[order]);
+			runs_print(&runs);
+			printf(" irqs=%llu\n", runs.irqs);
+		}
+		memset(&runs, 0, sizeof(runs));
+		while (!why && runs.n < RUNS)
+			why = apart_run(&runs, n);
+		if (why)
+			return why;
+		printf("bench op=apart-%u kind=sync_file", n);
+		runs_print(&runs);
+		printf("\n");
 	}
-	return why;
+	return NULL;
 }
 
 /* ---- points of a timeline ---- */
@@ -632,8 +676,8 @@ static const char *point_add(int drm, __u32 timeline, __u32 binary, int fence,
  * the last before the others. @name is the order; late is one call as well, and the
  * waits come last, backwards.
  */
-static const char *points_run(int drm, unsigned int n, unsigned int timelines,
-			      const char *name)
+static const char *points_run(struct runs *runs, int drm, unsigned int n,
+			      unsigned int timelines, const char *name)
 {
 	bool backwards = !strcmp(name, "backwards");
 	bool late = !strcmp(name, "late");
@@ -690,10 +734,7 @@ static const char *points_run(int drm, unsigned int n, unsigned int timelines,
 	if (seen != n)
 		return wrong("%llu of %u events", seen, n);
 
-	printf("bench op=points-%u-%s kind=syncobj ps=%llu", n, name, ns * 1000);
-	longest_end(traced);
-	printf("\n");
-	fflush(stdout);
+	runs_add(runs, ns, longest_end_us(traced), 0);
 
 	for (i = 0; i < timelines; i++)
 		close(sync[i]);
@@ -711,9 +752,13 @@ static const char *points_run(int drm, unsigned int n, unsigned int timelines,
 static const char *bench_points(void)
 {
 	static const unsigned int sizes[] = { 100, 400, 1000, 4000 };
+	static const char * const orders[] = { "at-once", "forwards",
+					       "backwards", "late" };
 	static const struct rlimit files = { 8192, 8192 };
+	unsigned int i, order, n, times;
 	const char *why = NULL;
-	unsigned int i, n;
+	struct runs runs;
+	bool one;
 	int drm;
 
 	drm = open_syncobj_device();
@@ -724,13 +769,21 @@ static const char *bench_points(void)
 			     (unsigned long long)files.rlim_cur);
 	for (i = 0; !why && i < sizeof(sizes) / sizeof(*sizes); i++) {
 		n = sizes[i];
-		why = points_run(drm, n, 1, "at-once");
-		if (!why)
-			why = points_run(drm, n, n, "forwards");
-		if (!why)
-			why = points_run(drm, n, n, "backwards");
-		if (!why)
-			why = points_run(drm, n, 1, "late");
+		times = n > SHORT_POINTS ? 1 : RUNS;
+		for (order = 0; !why && order < 4; order++) {
+			one = order == 0 || order == 3;
+			memset(&runs, 0, sizeof(runs));
+			while (!why && runs.n < times)
+				why = points_run(&runs, drm, n, one ? 1 : n,
+						 orders[order]);
+			if (why)
+				break;
+			printf("bench op=points-%u-%s kind=syncobj", n,
+			       orders[order]);
+			runs_print(&runs);
+			printf("\n");
+			fflush(stdout);
+		}
 	}
 	close(drm);
 	return why;
