@@ -172,6 +172,24 @@ given_words() {
 	[ ${#words[@]} -gt 0 ] || die "$1=${!1} names nothing"
 }
 
+# drivers_cases FILE: the cases of drm_device_gone, or those of $TESTS, in the order in which they
+# run, in $cases
+drivers_cases() {
+	local name any
+	mapfile -t cases < <(sed -nE 's/^TEST\((\w+)\)$/\1/p
+		s/^FIXTURE_VARIANT_ADD\(gone, (\w+)\)$/gone.\1.then_used/p
+		s/^TEST_F_TIMEOUT\((waits), (\w+),.*/\1.\2/p' "$1")
+	[ -n "${TESTS:-}" ] || return 0
+	given_words TESTS
+	words=("${words[@]#drm_device_gone.}")
+	for name in "${words[@]}"; do
+		[[ " ${cases[*]} " == *[\ .]"$name"[.\ ]* ]] ||
+			die "drm_device_gone has no case '$name'; it has: ${cases[*]}"
+	done
+	any=$(IFS='|'; echo "${words[*]}")
+	mapfile -t cases < <(printf '%s\n' "${cases[@]}" | grep -E "(^|\.)($any)(\.|$)")
+}
+
 # kunit_exec SRC OUT LOG GLOB [OPTION...]: boot the kernel in OUT and run the suites of one
 # glob. kunit.py's output is in LOG.log, the kernel's in LOG.kernel.log. Then $cases is what
 # it says of them all, $ran their number, and $splats what the kernel says besides.

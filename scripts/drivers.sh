@@ -23,20 +23,7 @@ if [ -n "${DRIVERS:-}" ]; then
 	wanted=("${words[@]}")
 fi
 
-# In the order in which they run.
-mapfile -t cases < <(sed -nE 's/^TEST\((\w+)\)$/\1/p
-	s/^FIXTURE_VARIANT_ADD\(gone, (\w+)\)$/gone.\1.then_used/p
-	s/^TEST_F_TIMEOUT\((waits), (\w+),.*/\1.\2/p' "$tree/$selftest/$program.c")
-if [ -n "${TESTS:-}" ]; then
-	given_words TESTS
-	some=("${words[@]#"$program".}")
-	for name in "${some[@]}"; do
-		[[ " ${cases[*]} " == *[\ .]"$name"[.\ ]* ]] ||
-			die "$program has no case '$name'; it has: ${cases[*]}"
-	done
-	any=$(IFS='|'; echo "${some[*]}")
-	mapfile -t cases < <(printf '%s\n' "${cases[@]}" | grep -E "(^|\.)($any)(\.|$)")
-fi
+drivers_cases "$tree/$selftest/$program.c"
 
 # The cases that a log has come to, with a display.
 had_display() {

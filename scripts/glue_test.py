@@ -26,6 +26,7 @@ FENCE, DRM = "drivers/dma-buf/dma-fence.c", "drivers/gpu/drm/drm_drv.c"
 LAB = "patches/lab/0001-fence-Add-a-lab.patch"
 OLD = 1577880000    # a time in 2020
 SELFTEST = "tools/testing/selftests/drivers/dma-buf/out_fence_lifetime.c"
+GONE = "tools/testing/selftests/drivers/dma-buf/drm_device_gone.c"
 
 # Instead of what builds and boots a kernel: that is no more than dma-fence.c, and the guest passes
 # its selftest if there is $FIXED in it. The compiler has something to say if there is $ODD.
@@ -271,6 +272,9 @@ class Words(Story):
         del env["KERNEL"], env["DRIVERS"]
         self.refuses("no display 'wrong'; there are: virtio", "drivers", DRIVERS="virtio,wrong")
         self.refuses("DRIVERS=, names nothing", "drivers", DRIVERS=",")
+        write(self.repo / GONE, "TEST(names)\n")
+        self.refuses("no case 'nope'; it has: names", "drivers", TESTS="nope")
+        self.refuses("TESTS=, names nothing", "drivers", TESTS=",")
         self.refuses("not a Linux source tree", "tree", KSRC=self.repo)
 
     def test_blank(self):

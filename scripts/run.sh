@@ -47,6 +47,8 @@ if [ -n "${DRIVERS:-}" ]; then
 			die "there is no display '$v'; there are: $(names)"
 	done
 fi
+[ "$target" != drivers ] ||
+	drivers_cases "$top/tools/testing/selftests/drivers/dma-buf/drm_device_gone.c"
 if [ -n "${KERNEL:-}" ]; then
 	kernels=$(cd "$top/configs" && printf '%s\n' "$target"-[a-z]*.config)
 	kernels=$(sed "s/$target-\(.*\).config/\1/; /^uml$/d" <<<"$kernels" | paste -sd' ')
