@@ -8,18 +8,18 @@
  */
 
 #include <kunit/test.h>
-#include <linux/completion.h>
 #include <linux/delay.h>
 #include <linux/dma-fence.h>
 #include <linux/hrtimer.h>
-#include <linux/kthread.h>
 #include <linux/mutex.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
-#define GPU_JOBS	4096	/* in its whole life */
+#include "st-dma-fence-clients.h"
+
+#define GPU_JOBS	(2 * ST_CLIENT_MAX_JOBS + 2)	/* in its whole life */
 #define GPU_PERIOD	(200 * NSEC_PER_USEC)
 
 struct gpu {
@@ -219,7 +219,7 @@ static void gpu_wait_reset(struct gpu *gpu)
 		fsleep(1000);
 }
 
-static struct gpu *gpu_probe(struct kunit *test)
+static void *gpu_probe(struct kunit *test)
 {
 	struct gpu *gpu = kzalloc_obj(*gpu);
 
@@ -237,8 +237,10 @@ static struct gpu *gpu_probe(struct kunit *test)
 }
 
 /* Nobody submits any more. Fences of this may be anywhere. */
-static void gpu_remove(struct gpu *gpu)
+static void gpu_remove(void *issuer)
 {
+	struct gpu *gpu = issuer;
+
 	cancel_delayed_work_sync(&gpu->timeout);
 	gpu_stop(gpu, -ENODEV);
 	/* For those who found a fence pending. */
@@ -246,8 +248,9 @@ static void gpu_remove(struct gpu *gpu)
 	kfree(gpu);
 }
 
-static struct dma_fence *gpu_submit(struct gpu *gpu)
+static struct dma_fence *gpu_submit(void *issuer)
 {
+	struct gpu *gpu = issuer;
 	struct gpu_fence *f = kzalloc_obj(*f);
 
 	if (!f)
@@ -269,156 +272,38 @@ static struct dma_fence *gpu_submit(struct gpu *gpu)
 	return &f->base;
 }
 
-/* What others can do with a fence, all of it. */
-struct client {
-	struct dma_fence_cb cb;
-	struct completion called, finished;
-	struct kunit *test;
-	struct task_struct *task;
-	struct gpu *gpu;
-	int error;		/* that jobs may have */
-	unsigned int errors;	/* how many had it */
-	unsigned int linger;	/* ms from asking for a name to looking at it */
-	bool more;
+static void gpu_stall(void *issuer)
+{
+	struct gpu *gpu = issuer;
+
+	WRITE_ONCE(gpu->hung, true);
+}
+
+static void gpu_check(struct kunit *test, void *issuer, struct dma_fence *fence)
+{
+	struct gpu *gpu = issuer;
+
+	KUNIT_EXPECT_EQ(test, fence->seqno, gpu->memory[fence->seqno]);
+}
+
+static const struct st_issuer gpu_issuer = {
+	.timeline_name = "gpu-ring",
+	.probe = gpu_probe,
+	.submit = gpu_submit,
+	.stall = gpu_stall,
+	.check = gpu_check,
+	.remove = gpu_remove,
 };
-
-static void client_callback(struct dma_fence *fence, struct dma_fence_cb *cb)
-{
-	complete(&container_of(cb, struct client, cb)->called);
-}
-
-static void client_names(struct client *client, struct dma_fence *fence)
-{
-	const char __rcu *name;
-	bool known;
-
-	scoped_guard(rcu) {
-		name = dma_fence_timeline_name(fence);
-		mdelay(client->linger);
-		known = !strcmp(rcu_dereference(name), "gpu-ring") ||
-			!strcmp(rcu_dereference(name), "signaled-timeline");
-	}
-	KUNIT_EXPECT_TRUE(client->test, known);
-}
-
-/* What a job has written is there for whoever knows that its fence has signaled. */
-static void client_check(struct client *client, struct dma_fence *fence)
-{
-	int status = dma_fence_get_status(fence);
-
-	if (client->error && status < 0) {
-		KUNIT_EXPECT_EQ(client->test, status, client->error);
-		client->errors++;
-	} else {
-		KUNIT_EXPECT_EQ(client->test, status, 1);
-		KUNIT_EXPECT_EQ(client->test, fence->seqno,
-				client->gpu->memory[fence->seqno]);
-	}
-}
-
-static void client_job(struct client *client, unsigned int how)
-{
-	struct dma_fence *fence = gpu_submit(client->gpu);
-	unsigned long end = jiffies + 10 * HZ;
-
-	if (!fence) {
-		KUNIT_FAIL(client->test, "no memory");
-		return;
-	}
-
-	client_names(client, fence);
-	reinit_completion(&client->called);
-	switch (how % 5) {
-	case 0:
-		KUNIT_EXPECT_GT(client->test,
-				dma_fence_wait_timeout(fence, false, 10 * HZ), 0);
-		client_check(client, fence);
-		break;
-	case 1:
-		if (!dma_fence_add_callback(fence, &client->cb, client_callback))
-			KUNIT_EXPECT_TRUE(client->test,
-					  wait_for_completion_timeout(&client->called, 10 * HZ));
-		client_check(client, fence);
-		break;
-	case 2:
-		while (!dma_fence_is_signaled(fence) && time_before(jiffies, end))
-			fsleep(100);
-		client_check(client, fence);
-		break;
-	case 3:
-		if (dma_fence_add_callback(fence, &client->cb, client_callback))
-			break;
-		client_names(client, fence);
-		if (!dma_fence_remove_callback(fence, &client->cb))
-			KUNIT_EXPECT_TRUE(client->test, completion_done(&client->called));
-		break;
-	case 4:
-		/* The rest is up to the issuer. */
-		dma_fence_enable_signaling(fence);
-		break;
-	}
-	client_names(client, fence);
-	dma_fence_put(fence);
-}
-
-#define CLIENT_JOBS	100	/* each at least */
-
-static int client_thread(void *arg)
-{
-	struct client *client = arg;
-	unsigned int i;
-
-	current->kunit_test = client->test;
-	for (i = 0; i < CLIENT_JOBS ||
-	     (READ_ONCE(client->more) && i < GPU_JOBS / 2 - 1); i++)
-		client_job(client, i);
-	complete(&client->finished);
-	while (!kthread_should_stop())
-		schedule_timeout_interruptible(1);
-
-	return 0;
-}
-
-/* Returns how many jobs had the error, of those that were looked at. */
-static unsigned int clients_run(struct kunit *test, struct gpu *gpu, int error,
-				void (*meanwhile)(struct gpu *gpu))
-{
-	struct client *clients = kunit_kcalloc(test, 2, sizeof(*clients), GFP_KERNEL);
-	unsigned int i;
-
-	KUNIT_ASSERT_NOT_NULL(test, clients);
-	for (i = 0; i < 2; i++) {
-		clients[i] = (struct client){ .test = test, .gpu = gpu, .error = error,
-					      .more = meanwhile };
-		init_completion(&clients[i].called);
-		init_completion(&clients[i].finished);
-		clients[i].task = kthread_create(client_thread, &clients[i],
-						 "dma-fence-client-%u", i);
-		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, clients[i].task);
-	}
-	for (i = 0; i < 2; i++)
-		wake_up_process(clients[i].task);
-	if (meanwhile)
-		meanwhile(gpu);
-	for (i = 0; i < 2; i++)
-		WRITE_ONCE(clients[i].more, false);
-	for (i = 0; i < 2; i++) {
-		wait_for_completion(&clients[i].finished);
-		kthread_stop(clients[i].task);
-	}
-
-	return clients[0].errors + clients[1].errors;
-}
 
 static void clients(struct kunit *test)
 {
 	struct gpu *gpu = gpu_probe(test);
 
-	clients_run(test, gpu, 0, NULL);
+	st_clients_run(test, &gpu_issuer, gpu, 0, NULL);
 	gpu_remove(gpu);
 }
 
-static void hang_now_and_then(struct gpu *gpu)
+static void hang_now_and_then(void *gpu)
 {
 	unsigned int i;
 
@@ -433,7 +318,8 @@ static void clients_of_hung_gpu(struct kunit *test)
 {
 	struct gpu *gpu = gpu_probe(test);
 
-	KUNIT_EXPECT_GT(test, clients_run(test, gpu, -ETIMEDOUT, hang_now_and_then), 0);
+	KUNIT_EXPECT_GT(test, st_clients_run(test, &gpu_issuer, gpu, -ETIMEDOUT,
+					     hang_now_and_then), 0);
 	KUNIT_EXPECT_EQ(test, gpu->resets, 3);
 	gpu_remove(gpu);
 }
@@ -480,71 +366,9 @@ static void reset(struct kunit *test)
 	dma_fence_put(fence);
 }
 
-#define LEFT	32
-
-/* Somebody looks at fences all the time, for whatever reason. */
-struct onlooker {
-	struct client client;
-	struct dma_fence *fences[LEFT];
-	unsigned int rounds;
-};
-
-static int onlooker_thread(void *arg)
-{
-	struct onlooker *onlooker = arg;
-	unsigned int i;
-
-	current->kunit_test = onlooker->client.test;
-	while (!kthread_should_stop()) {
-		for (i = 0; i < LEFT; i++) {
-			client_names(&onlooker->client, onlooker->fences[i]);
-			dma_fence_is_signaled(onlooker->fences[i]);
-		}
-		WRITE_ONCE(onlooker->rounds, onlooker->rounds + 1);
-		cond_resched();
-	}
-
-	return 0;
-}
-
 static void unplugged(struct kunit *test)
 {
-	struct onlooker *onlooker = kunit_kzalloc(test, sizeof(*onlooker), GFP_KERNEL);
-	struct gpu *gpu = gpu_probe(test);
-	struct client *client = &onlooker->client;
-	unsigned int i, rounds;
-
-	KUNIT_ASSERT_NOT_NULL(test, onlooker);
-	client->test = test;
-	client->linger = 2;
-	init_completion(&client->called);
-	WRITE_ONCE(gpu->hung, true);
-	for (i = 0; i < LEFT; i++) {
-		onlooker->fences[i] = gpu_submit(gpu);
-		KUNIT_ASSERT_NOT_NULL(test, onlooker->fences[i]);
-		if (i % 2)
-			dma_fence_enable_signaling(onlooker->fences[i]);
-	}
-	KUNIT_EXPECT_EQ(test, 0, dma_fence_add_callback(onlooker->fences[1], &client->cb,
-							client_callback));
-	client->task = kthread_create(onlooker_thread, onlooker, "dma-fence-onlooker");
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, client->task);
-	wake_up_process(client->task);
-	while (!READ_ONCE(onlooker->rounds))
-		fsleep(1000);
-
-	gpu_remove(gpu);
-	KUNIT_EXPECT_TRUE(test, completion_done(&client->called));
-	rounds = READ_ONCE(onlooker->rounds);
-	while (READ_ONCE(onlooker->rounds) < rounds + 3)
-		fsleep(1000);
-	kthread_stop(client->task);
-
-	for (i = 0; i < LEFT; i++) {
-		KUNIT_EXPECT_TRUE(test, dma_fence_test_signaled_flag(onlooker->fences[i]));
-		KUNIT_EXPECT_EQ(test, dma_fence_get_status(onlooker->fences[i]), -ENODEV);
-		dma_fence_put(onlooker->fences[i]);
-	}
+	st_clients_of_unplugged(test, &gpu_issuer);
 }
 
 static struct kunit_case issuer_cases[] = {
