@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 # What may be set on the command line. The scripts get it through the environment.
 known := BASE SERIES TOPICS KSRC ARCH JOBS SUITES TESTS WRITEBACK_FENCE_ROUNDS KCSAN KERNEL \
-	MINUTES SEED MUTANTS ROUNDS ROWS UPDATE CHECKS DRIVERS NOBOOT GDB \
+	MINUTES SEED MUTANTS ROUNDS ROWS UPDATE CHECKS DRIVERS NOBOOT GDB FILE \
 	TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK PUBLIC SEND CONFIRM
 export $(known)
 
@@ -25,14 +25,15 @@ export GIVEN = $(given)
 # Whether TOPICS= makes another tree, selects from the stack, or makes no sense.
 tree boot shell drivers test kunit: export SCOPE = tree
 check backport: export SCOPE = select
-soak bench mutants matrix sparse coccicheck litmus: export SCOPE = all
+soak bench mutants rules issuer matrix sparse coccicheck litmus: export SCOPE = all
 results-topics bugs conversions: export SCOPE = all
 
 run := @scripts/run.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help boot shell soak bench test kunit litmus sparse coccicheck mutants check matrix \
-	drivers results-topics bugs conversions tree export rebase mail mail-test backport clean
+.PHONY: help boot shell soak bench test kunit litmus sparse coccicheck mutants rules issuer check \
+	matrix drivers results-topics bugs conversions tree export rebase mail mail-test backport \
+	clean
 
 define variables
   TOPICS=a,b    tree, boot, shell, drivers, test, kunit: these, what they need, and all tests;
@@ -52,6 +53,7 @@ define variables
                 configs/boot-rt.config or configs/kunit-up.config on top
   CHECKS="docs bisect"  check: only these, by the names in its table
   GDB=1         shell: the kernel waits for gdb
+  FILE=mine.c   issuer: takes the place of drivers/dma-buf/st-dma-fence-issuer.c, the example
   NOBOOT=1      backport: apply and build only
   ROWS="rt i386"  matrix: only these rows of configs/matrix
   MUTANTS="NAME NAME"  mutants: only these of mutants/table
@@ -104,7 +106,14 @@ coccicheck: ## the semantic patch for uses of a fence, on every file that mentio
 	$(run) -t "source coccinelle" coccicheck.sh
 
 mutants: ## break the stack in one point at a time and see a test notice
-	$(run) -t "source build coccinelle" mutants.sh
+	$(run) -t "source build coccinelle" mutants.py
+
+rules: ## break what the stack adds, statement by statement, and see a test notice: hours; \
+	results/mutants.md
+	$(run) -t "source build coccinelle" rules.py
+
+issuer: ## try an issuer of your own, FILE=mine.c, with the clients of the KUnit suites
+	$(run) -t "source build" issuer.py
 
 matrix: ## configurations that others try, booted or built: ROWS= picks some of configs/matrix
 	$(run) -t "source build" matrix.py

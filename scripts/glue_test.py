@@ -275,6 +275,8 @@ class Words(Story):
         write(self.repo / GONE, "TEST(names)\n")
         self.refuses("no case 'nope'; it has: names", "drivers", TESTS="nope")
         self.refuses("TESTS=, names nothing", "drivers", TESTS=",")
+        self.refuses("FILE=mine.c is no file", "issuer", FILE="mine.c")
+        self.refuses("FILE is for make issuer", "kunit", FILE="mine.c")
         self.refuses("not a Linux source tree", "tree", KSRC=self.repo)
 
     def test_blank(self):

@@ -77,6 +77,55 @@ for path in [p for where in GLUE for p in sorted(stack.top.glob(where))]:
         if (columns := len(line.expandtabs(8))) > MOST_COLUMNS:
             bad.append(f"{stack.short(path)}:{number}: has {columns} columns: "
                        f"{MOST_COLUMNS} are enough")
+# What the tables in results/ name has to be there, and each topic, row and display has its line.
+TESTS = "drivers/dma-buf", "drivers/gpu/drm/tests", "drivers/gpu/drm/scheduler/tests", \
+    "drivers/gpu/drm/ttm/tests", "tools/testing/selftests/drivers/dma-buf"
+sources = "".join(p.read_text() for d in TESTS for p in (stack.main_tree / d).glob("*.c"))
+cases = set(re.findall(r"\w+", sources))
+posted = {name for name, topic in topics.items() if topic.kind == "post"}
+
+
+def words(path):
+    """The first word of each line."""
+    text = (stack.top / path).read_text()
+    return {line.split()[0] for line in text.splitlines() if re.match("[a-z]", line)}
+
+
+def column(name, number, several=False):
+    """What a column of the first table in a file of results/ has."""
+    path = stack.top / "results" / name
+    text = path.read_text() if path.exists() else ""
+    first = re.search(r"(?m)^\|.*\|\n\|[-:| ]+\|\n((\|.*\|\n)*)", text)
+    rows = [row.strip("| ").split(" | ") for row in (first[1] if first else "").splitlines()]
+    cells = {row[number] for row in rows if not row[number].startswith("**")}
+    return {part for cell in cells for part in (cell.split(", ") if several else [cell])}
+
+
+def table(name, number, known, needed=frozenset(), **how):
+    there = column(name, number, **how)
+    for other in sorted(there - known):
+        bad.append(f"results/{name} names {other}, which is not there")
+    for missing in sorted(needed - there) if there else ():
+        bad.append(f"results/{name} has no line of {missing}")
+
+
+def tests(name, number):
+    """Each that looks like one."""
+    for test in column(name, number):
+        found = re.fullmatch(r"(?:(?:kunit|selftest) )?[\w-]+\.(?:[\w]+\.)*(\w+)", test)
+        if cases and found and found[1] not in cases:
+            bad.append(f"results/{name} names the test {test}, which is not there")
+
+
+displays = words("configs/displays")
+table("topics.md", 0, set(topics))
+table("topics-check.md", 0, set(topics), posted)
+table("bugs.md", 2, set(topics) | {"", "-"}, several=True)
+table("matrix.md", 0, words("configs/matrix"), words("configs/matrix"))
+table("drivers.md", 0, displays | {f"{d}, arm64" for d in ("virtio", "virtio-pci", "simpledrm",
+                                                           "gud")}, displays)
+tests("topics.md", 1)
+tests("bugs.md", 3)
 print(*bad, sep="\n")
 print(f"{count} patches in {len(topics)} topics")
 sys.exit(1 if bad else 0)

@@ -1,16 +1,18 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""mutants.py --list [NAME...] | --check [TREE] | --apply NAME TREE: reads mutants/table.
-
---list prints names and tests, of all mutants or of those given here or in $MUTANTS. --check
-says what of the table does not fit TREE, build/linux by default, and where the code has other
-primitives than mutants/litmus says. --apply breaks TREE.
+"""mutants.py [--list | --check [TREE]]: break the stack in one point at a time, as mutants/table
+says, and see that the test named there notices, which has to pass without a mutant first. $MUTANTS
+has some names. --list prints names and tests. --check says what of the table does not fit TREE,
+build/linux by default, and where the code has other primitives than mutants/litmus says.
 """
 
-import os, re, sys
+import os, re, subprocess, sys, time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from stack_lib import die, main_tree, short, top
+import objects
+from objects import all_with_dots, bash, jobs, text_of
+from stack import build, die, git, logs, main_tree, rev, run_main, say, short, top
 
 table = top / "mutants/table"
 EDIT = r"((?:-.*\n)+)((?:\+.*\n)*)"
@@ -168,21 +170,166 @@ def check_litmus(tree):
     return bool(problems)
 
 
+# ---- who notices ----------------------------------------------------------------------
+
+work, out, log = build / "mutants", build / "mutants.kunit-um", logs / "mutant"
+config, kernel_log = Path(f"{out}.config"), Path(f"{log}.kernel.log")
+build_log = logs / "mutant-build.log"
+FAILED = r"[A-Z]+ION FAILED at .*"
+
+
+def first(pattern, text):
+    found = re.search(rf"(?m){pattern}", text)
+    return (found[1] if found.re.groups else found[0]) if found else ""
+
+
+def output(*argv, where=work):
+    """What a tool says, and whether it succeeds."""
+    run = subprocess.Popen(list(map(str, argv)), cwd=where, stdin=subprocess.DEVNULL, text=True,
+                           errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                           process_group=0)
+    Path(f"{log}.log").write_text(text := objects.finish(run))
+    return text, not run.returncode
+
+
+def splat():
+    said = subprocess.run([top / "scripts/splats.sh", kernel_log], capture_output=True, text=True)
+    return first(r"^[^ ]*: (.*)", said.stdout)
+
+
+def kunit(name, *options, judge=True):
+    """A case in a boot of its own. The kernel log counts from the case on."""
+    suite = name.rpartition(".")[0]
+    rc, *cases = bash('rc=0; kunit_exec "$@" || rc=$?; printf "%s\\n" $rc "$cases"', work, out, log,
+                      name, "--kernel_args", "kasan_multi_shot", "--timeout", "150", *options,
+                      process_group=0, stdin=subprocess.DEVNULL)
+    said = first(rf"(# Subtest: {re.escape(suite)}\r?$[\s\S]*)", text_of(out / "test.log"))
+    kernel_log.write_text(said)
+    if not said or re.search(r"tests: skipped: \d+$", cases[0]):
+        return None
+    if rc == "0":
+        return splat() if judge else ""
+    return splat() or first(FAILED, said) or "the case fails, or never ends"
+
+
+def violation(name):
+    """The report that the case has to end with."""
+    why = kunit(f"dma-buf-fence-violations.{name}", "--kernel_args", "dmabuf_kunit.provoke=1",
+                judge=False)
+    if why != "":
+        return why
+    report = first(rf"^{name}\t+(.*)", (top / "scripts/violations.sh").read_text())
+    return "" if report in text_of(kernel_log) else f"not reported: {report}"
+
+
+def litmus(name):
+    said, _ = output("timeout", "300", build / "tools/bin/herd7", "-conf", "linux-kernel.cfg",
+                     f"../../{LITMUS}/{name}.litmus", where=work / "tools/memory-model")
+    result = first(r"^Observation \S+ (\S+)", said)
+    right = first(r"^[( ]\* Result: *(\S+)$", text_of(work / LITMUS / f"{name}.litmus"))
+    return None if not result else "" if result == right else f"the result is {result}"
+
+
+def sparse(name):
+    goal = name.removesuffix(".c") + ".o"
+    (out / goal).unlink(missing_ok=True)
+    said, built = output("make", "-s", "ARCH=um", f"O={out}", "W=1", "C=1",
+                         f"CHECK={build}/tools/bin/sparse", goal)
+    return first(r": (?:warning|error): (.*)", said) if built else None
+
+
+def cocci(name):
+    script = "scripts/coccinelle/misc/dma_fence.cocci"
+    options = first(r"^// Options: (.*)", text_of(work / script)).split()
+    said, ran = output("spatch", "-D", "report", "--very-quiet", "--no-show-diff", "--timeout",
+                       "120", "--cocci-file", script, *options, "-I", "include", name)
+    return first(rf"^{re.escape(name)}:[^ ]* (.*)", said) if ran else None
+
+
+def try_one(mutant, without):
+    """Whether it is killed, by what, and the log of that."""
+    said = Path(f"{log}.log")
+    if without != "":
+        return False, "the test does not pass without it", said
+    try:
+        for file, text in applied(mutant, work).items():
+            (work / file).write_text(text)
+    except ValueError as problem:
+        return False, f"does not apply: {problem}", None
+    if mutant.kind in ("kunit", "violation") and not built(dots=False):
+        return False, "does not build: " + first(".*[eE]rror.*", text_of(build_log)), build_log
+    why = KIND[mutant.kind](mutant.test)
+    return bool(why), "the test did not run" if why is None else why, said
+
+
+def built(dots=True):
+    return all_with_dots(build_log, [objects.KUNIT, "build", f"--build_dir={out}",
+                                              f"--kunitconfig={config}", f"--jobs={jobs}"],
+                         cwd=work, dots=dots)
+
+
+def main(names):
+    at = objects.places()
+    if not at.tree.is_dir():
+        die("there is no work tree yet: run 'make tree' first")
+    if git("status", "--porcelain", "-uno", at=at.tree):
+        say(f"{short(at.tree)} has uncommitted changes: they are not used, only HEAD is")
+    list(map(print, bash('own_tree "$1" "$2"', work, rev("HEAD", at.tree))))
+    wanted = {name: mutants[name] for name in names}
+    if any(m.kind not in ("litmus", "cocci") for m in wanted.values()):
+        config.write_text((top / "configs/kunit-uml.config").read_text())
+        bash('need_space 4000 "the KUnit kernel"')
+        print("== building the KUnit kernel (4 minutes from cold) ", end="", flush=True)
+        if not built():
+            die(f"the KUnit kernel does not build; the whole log is {short(build_log)}")
+        print(" done")
+    for tool in "herd7", "sparse":
+        if subprocess.run([top / "scripts/debian.sh", "tool", tool]).returncode:
+            die(f"there is no {tool}")
+    say("the named tests, without a mutant")
+    without, count = {}, Counter()
+    for kind, test in {(m.kind, m.test): None for m in wanted.values()}:
+        why = without[kind, test] = KIND[kind](test)
+        if why != "":
+            print(f"FAILED   {f'{kind} {test}':62} {why or 'the test did not run'}", flush=True)
+    print(f"{len(without)} tests", flush=True)
+    try:
+        for name, m in wanted.items():
+            start = time.monotonic()
+            killed, why, said = try_one(m, without[m.kind, m.test])
+            count[m.kind == "litmus", killed] += 1
+            if not killed and said and said.exists():
+                Path(f"{log}-{name}.log").write_text(text_of(said))
+            print(f"{'killed' if killed else 'SURVIVED':8} {name:38} "
+                  f"{time.monotonic() - start:4.0f} s  {m.kind} {m.test}{why and ': '}{why[:100]}",
+                  flush=True)
+            git("reset", "-q", "--hard", at=work)
+    finally:
+        git("reset", "-q", "--hard", at=work)
+    print(f"{count[False, True]} killed, {count[False, False]} survived;",
+          f"litmus: {count[True, True]}, {count[True, False]}")
+    sys.exit(count[False, False] + count[True, False] > 0)
+
+
+def chosen():
+    names = os.environ.get("MUTANTS", "").split() or list(mutants)
+    for name in names:
+        if name not in mutants:
+            die(f"there is no mutant '{name}' in {short(table)}")
+    return names
+
+
+KIND = dict(kunit=kunit, violation=violation, sparse=sparse, cocci=cocci, litmus=litmus)
 mutants = parse()
-match sys.argv[1:]:
-    case ["--list", *names]:
-        for name in names or os.environ.get("MUTANTS", "").split() or mutants:
-            if name not in mutants:
-                die(f"there is no mutant '{name}' in {short(table)}")
-            print(name, mutants[name].kind, mutants[name].test)
-    case ["--check", *tree]:
-        tree = Path(*tree) if tree else main_tree
-        sys.exit(check(tree) | check_litmus(tree))
-    case ["--apply", name, tree] if name in mutants:
-        try:
-            for file, text in applied(mutants[name], Path(tree)).items():
-                (Path(tree) / file).write_text(text)
-        except ValueError as problem:
-            die(problem.args[0])
-    case _:
-        die(__doc__.partition(": ")[0])
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["--list"]:
+            for name in chosen():
+                print(name, mutants[name].kind, mutants[name].test)
+        case ["--check", *tree]:
+            tree = Path(*tree) if tree else main_tree
+            sys.exit(check(tree) | check_litmus(tree))
+        case []:
+            run_main(lambda: main(chosen()))
+        case _:
+            die("usage: mutants.py [--list | --check [TREE]]")

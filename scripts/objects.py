@@ -13,10 +13,10 @@ um has dma-buf and the DRM core, x86_64 the drivers, arm64 those that do not bui
 module it also has what builds and tests KUnit kernels for UML.
 """
 
-import contextlib, os, re, signal, subprocess, sys
+import os, re, subprocess, sys
 from pathlib import Path
 import stack
-from stack import build, die, git, run_main, top
+from stack import build, die, ending, git, run_main, top
 
 CORE = re.compile(r"drivers/(dma-buf|gpu/drm/[^/]*\.c|gpu/drm/tests|gpu/drm/scheduler)")
 ARM = re.compile(r"drivers/gpu/drm/imagination/")
@@ -32,26 +32,16 @@ def text_of(path):
 
 def finish(run, dots=False):
     """What a process prints. If we are ended it is, with its group if it leads one."""
-    try:
+    with ending(run, run.wait, dots):
         while True:
             try:
                 return run.communicate(timeout=10)[0]
             except subprocess.TimeoutExpired:
                 if dots:
                     print(".", end="", flush=True)
-    except BaseException:
-        try:
-            os.killpg(run.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            run.terminate()
-        run.wait()
-        with contextlib.suppress(OSError):    # who reads it may be gone, too
-            if dots:
-                print(" interrupted; the same command goes on from here", file=sys.stderr)
-        raise
 
 
-def all_with_dots(log, *commands, more=False, **how):
+def all_with_dots(log, *commands, more=False, dots=True, **how):
     """Whether long commands succeed, one after the other. With a dot every ten seconds, and what
     they print in a log, after what that has if it is MORE."""
     with open(log, "a" if more else "w") as out:
@@ -62,7 +52,7 @@ def all_with_dots(log, *commands, more=False, **how):
             except OSError as why:
                 out.write(f"error: {why}\n")
                 return False
-            finish(run, dots=True)
+            finish(run, dots)
             if run.returncode:
                 return False
     return True

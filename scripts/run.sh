@@ -26,7 +26,7 @@ target=${target//_/-}
 declare -A takers=([SUITES]=kunit [TESTS]="boot backport drivers" [DRIVERS]=drivers [KCSAN]=boot
 	[WRITEBACK_FENCE_ROUNDS]=boot [KERNEL]="boot kunit" [MINUTES]=soak [SEED]=soak [GDB]=shell
 	[MUTANTS]=mutants [ROUNDS]=bench [ROWS]=matrix [UPDATE]="bench drivers" [CHECKS]=check
-	[NOBOOT]=backport)
+	[NOBOOT]=backport [FILE]=issuer)
 for v in TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK PUBLIC SEND CONFIRM; do
 	takers[$v]="mail mail-test"
 done
@@ -47,16 +47,20 @@ if [ -n "${DRIVERS:-}" ]; then
 			die "there is no display '$v'; there are: $(names)"
 	done
 fi
-[ "$target" != drivers ] ||
-	drivers_cases "$top/tools/testing/selftests/drivers/dma-buf/drm_device_gone.c"
+if [ "$target" = drivers ]; then
+	[ -d "$tree" ] && v=$tree || v=$top
+	drivers_cases "$v/tools/testing/selftests/drivers/dma-buf/drm_device_gone.c"
+fi
 if [ -n "${KERNEL:-}" ]; then
 	kernels=$(cd "$top/configs" && printf '%s\n' "$target"-[a-z]*.config)
 	kernels=$(sed "s/$target-\(.*\).config/\1/; /^uml$/d" <<<"$kernels" | paste -sd' ')
 	[[ " $kernels " == *" $KERNEL "* ]] || die "KERNEL=$KERNEL: there are: $kernels"
 fi
+[ "$target" != issuer ] || [ -f "${FILE:-}" ] ||
+	die "FILE=${FILE:-} is no file; drivers/dma-buf/st-dma-fence-issuer.c is one to begin with"
 [ "$script" != bench.sh ] || [ "$base" != 6.12 ] ||
 	die "BASE=6.12: bench compares with 6.12 anyway, leave BASE out"
-[ "$script" != mutants.sh ] || "$top/scripts/mutants.py" --list >/dev/null
+[ "$script" != mutants.py ] || "$top/scripts/mutants.py" --list >/dev/null
 
 [ ${#groups[@]} -eq 0 ] || "$top/scripts/deps.sh" "${groups[@]}"
 [ -z "$tree_first" ] || "$top/scripts/stack.py" tree --keep

@@ -105,6 +105,23 @@ def run_command(*argv, **how):
     sys.exit(code if code >= 0 else 128 - code)
 
 
+@contextlib.contextmanager
+def ending(child, wait, dots):
+    """What ends us ends a child before, with its group if it leads one."""
+    try:
+        yield
+    except BaseException:
+        try:
+            os.killpg(child.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            child.terminate()
+        wait()
+        with contextlib.suppress(OSError):    # who reads it may be gone, too
+            if dots:
+                print(" interrupted; the same command goes on from here", file=sys.stderr)
+        raise
+
+
 def with_dots(log, run, *args, **how):
     """The exit code of a long step: a function, with its output in LOG and a dot every ten
     seconds. It runs in a process group of its own, so that ^C ends all of it."""
@@ -117,18 +134,9 @@ def with_dots(log, run, *args, **how):
 
     child = multiprocessing.get_context("fork").Process(target=work)
     child.start()
-    try:
+    with ending(child, child.join, True):
         while child.join(10) or child.is_alive():
             print(".", end="", flush=True)
-    except BaseException:
-        try:
-            os.killpg(child.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            child.terminate()
-        child.join()
-        with contextlib.suppress(OSError):    # who reads it may be gone, too
-            print(" interrupted; the same command goes on from here", file=sys.stderr)
-        raise
     return child.exitcode if child.exitcode >= 0 else 128 - child.exitcode
 
 

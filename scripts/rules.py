@@ -1,0 +1,601 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""rules.py [FILE...]: break what the stack adds, statement by statement, and see a test notice.
+
+Nobody chooses where: each statement that the stack adds or changes is left out, and swapped with
+its neighbour; each jump left out; each condition negated, each number changed, each operator
+replaced, the other value returned. All are in one kernel for UML, where "rule_broken=N" picks one,
+so that nothing is built again. Each is to make one of the suites or selftests that reach it fail,
+hang, or leave a splat. What is found is kept, so the same command goes on where it was ended.
+results/mutants.md lists those that nobody notices; mutants/unnoticed says why they need not be.
+Fails if less than 95 percent of the others are noticed, or if mutants/unnoticed is not right.
+"""
+
+import bisect, datetime, fnmatch, hashlib, json, os, re, subprocess, sys
+import queue, threading, time
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from types import SimpleNamespace
+import objects, stack
+from objects import all_with_dots, bash, jobs, text_of
+from stack import build, die, git, logs, run_main, short, top
+
+SCOPE = ("drivers/dma-buf/*.c", "include/linux/dma-*.h", "include/linux/sync_file.h",
+         "drivers/gpu/drm/*.c", "drivers/gpu/drm/vkms/*.c", "drivers/gpu/drm/scheduler/*.c")
+PROGRAMS = ("out_fence_lifetime", "writeback_fence_lifetime", "fence_module_unload", "fence_error",
+            "fence_describe", "fence_uapi", "fence_faults")
+work, report = build / "rules", top / "results/mutants.md"
+# A kernel for KUnit boots in less time than one that has a userspace.
+kunit_out, out = build / "rules.um", build / "rules.um-soak"
+reasons, state_file = top / "mutants/unnoticed", build / "rules.json"
+SUSPECTS = "value operator return swap jump negate delete".split()
+LONG = 10		# seconds that a suite may take before its cases run one by one
+KINDS = "return value operator negate delete jump skip swap".split()
+CONSTANT = re.compile(r"\b(BUILD_BUG\w*|static_assert|lockdep_\w+|sizeof|typeof)\b[^;{}]*$")
+BOUND = re.compile(r"[;{}]\s*(?:(?!return)\w+\s+)+\**\w+\[[^];{}=]*$")
+# Functions in which coccinelle finds nothing; of a file and a unit, how often it noticed, and ran.
+WITHOUT = []
+COUNTS, LANES, STOP = defaultdict(lambda: (0, 0)), queue.SimpleQueue(), threading.Event()
+NO_END = "it does not come to its end"
+LATE = re.compile("blocked for more|stall|soft lockup")
+# Checks, and what has to be there for the kernel to build.
+NEVER = re.compile(r"^(lockdep_assert\w*|might_\w+|BUILD_BUG\w*|static_assert|guard|scoped_\w+"
+                   r"|CLASS|DEFINE_\w+|DECLARE_\w+|LIST_HEAD|__\w*(acquire|release)s?|kunit_\w+)\b"
+                   r"|IS_ENABLED|IS_REACHABLE|__builtin")
+INVERSE = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "+": "-", "-": "+", "&": "|", "|": "&"}
+HEADER = """/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef __LINUX_RULES_H
+#define __LINUX_RULES_H
+extern int rule_broken;
+extern unsigned char rule_seen[];
+#define RULE(n) (rule_seen[n] = 1, *(volatile int *)&rule_broken == (n))
+#define RULE_OTHER(n, e) ({ __auto_type __other = (e); \\
+	RULE(n) ? (__typeof__(__other))(unsigned long)!__other : __other; })
+#endif
+"""
+CODE = """// SPDX-License-Identifier: GPL-2.0
+#include <linux/export.h>
+#include <linux/init.h>
+#include <linux/kernel.h>
+#include <linux/reboot.h>
+#include <linux/rules.h>
+int rule_broken;
+EXPORT_SYMBOL(rule_broken);
+unsigned char rule_seen[%d];
+EXPORT_SYMBOL(rule_seen);
+static int __init pick(char *text) { return kstrtoint(text, 0, &rule_broken) ? : 1; }
+__setup("rule_broken=", pick);
+static int print(struct notifier_block *nb, unsigned long event, void *data)
+{
+	int n;
+
+	for (n = 0; n < ARRAY_SIZE(rule_seen); n++)
+		if (rule_seen[n] && rule_broken < 0)
+			pr_info("rule_seen %%d\\n", n);
+	return NOTIFY_DONE;
+}
+static struct notifier_block notifier = { .notifier_call = print };
+static int __init start(void) { return register_reboot_notifier(&notifier); }
+core_initcall(start);
+"""
+COLUMNS = "killed", "need", "survived", "never", "todo"
+HEAD = """# What is broken by rule
+
+Made by `make rules`, last on {day}, commit {commit}, on {base}, with the KUnit suites and the
+selftests on UML. `scripts/rules.py` has the rules.
+
+"""
+
+
+# ---- where ----------------------------------------------------------------------------
+
+def sites_of(file):
+    """What coccinelle finds in the lines that the stack adds."""
+    diff = git("diff", "-U0", at.tag, at.head, "--", file, at=work)
+    added = set()
+    for start, count in re.findall(r"(?m)^@@ -\S+ \+(\d+)(?:,(\d+))? @@", diff):
+        added |= set(range(int(start), int(start) + int(count or 1)))
+    said = subprocess.run(["spatch", "-D", "report", "--very-quiet", "--no-show-diff",
+                           "--macro-file", top / "scripts/rules.h",
+                           "--cocci-file", top / "scripts/rules.cocci", at.tree / file],
+                          capture_output=True, text=True)
+    if said.returncode:
+        die(f"spatch {file}: {said.stderr.strip()[-300:]}")
+    text = (at.tree / file).read_text()
+    lines = [0, *(m.end() for m in re.finditer("\n", text))]
+    sites, found = {}, {}
+    for kind, function, *place in map(str.split, said.stdout.splitlines()):
+        line, first, end_line, last = map(int, place)
+        start, end = lines[line - 1] + first, lines[end_line - 1] + last
+        if function != "something_else" and added & set(range(line, end_line + 1)):
+            found[kind, start, end] = SimpleNamespace(
+                file=file, function=function, kind=kind, start=start, end=end, line=line,
+                text=text[start:end])
+    returned = {(s, e) for kind, s, e in found if kind == "return"}
+    for site in sorted(found.values(), key=lambda s: (s.start, -s.end, KINDS.index(s.kind))):
+        if fits(site, text, returned):
+            sites[site.kind, site.start, site.end] = site
+    for site in [s for s in sites.values() if s.kind == "delete"]:
+        if after := neighbour(site, text, sites):
+            swap = SimpleNamespace(**vars(site) | dict(kind="swap", after=after))
+            swap.text = f"{site.text}; {after.text}"
+            sites["swap", site.start, site.end] = swap
+    seen = {s.function for s in sites.values()}
+    for body in re.finditer(r"(?m)^\w[^;{}=#]*?\b(\w+)\([^;{}]*\)\n\{\n[\s\S]*?^\}", text):
+        first = text.count("\n", 0, body.start()) + 1
+        mine = [text[lines[n - 1]:lines[n] - 1] for n in added
+                if first < n < first + body[0].count("\n")]
+        if body[1] not in seen and any(re.search(r"^\s[^/*]*[;)]", line) for line in mine):
+            WITHOUT.append(f"{file}:{body[1]}")
+    return list(sites.values()), text
+
+
+def fits(site, text, returned):
+    """Whether it can be broken, with RULE(%d) where that decides, in site.form."""
+    t, number = site.text, r"\d\w*|\w+_BIT"
+    form = ""
+    before = text[max(0, site.start - 300):site.start]
+    if CONSTANT.search(before) or BOUND.search(before) and site.kind in ("value", "operator"):
+        return False
+    if NEVER.search(t) or "#" in t or '"' in t and site.kind != "delete":
+        return False
+    match site.kind:
+        case "jump":
+            site.end = text.index(";", site.end) + 1
+            form = "{{ if (!RULE({n})) {own} }}"
+            if re.match(r"\s*\n\}", text[site.end:]):
+                return False
+        case "delete":
+            form = "({{ if (!RULE({n})) {{ {own}; }} }})"
+        case "negate":
+            form = "(RULE({n}) ^ !!({own}))"
+        case "return" if re.fullmatch("true|false", t):
+            form = "(RULE({n}) ^ {own})"
+        case "return" if t != "NULL":
+            form = "(RULE({n}) ? -EINVAL : {own})" if t == "0" else \
+                "(RULE({n}) ? 0 : {own})" if t.startswith("-E") else "RULE_OTHER({n}, ({own}))"
+        case "value" if (site.start, site.end) not in returned and \
+                not re.search(r"return -$", text[:site.start]):
+            defined = rf"(?m)^(#define {re.escape(t)}\s|\t{re.escape(t)}( =.*)?,$)"
+            if re.fullmatch("true|false", t):
+                form = "(RULE({n}) ^ {own})"
+            elif re.fullmatch(r"E[A-Z0-9]{2,}", t):
+                form = "(RULE({n}) ? 0 : {own})"
+            elif re.fullmatch(number, t) or re.search(defined, text):
+                form = "(({own}) + RULE({n}))"
+        case "operator":
+            left, op, right = split_operator(t)
+            other = braces(f"{left} {INVERSE.get(op)} {right}")
+            form = op and f"(RULE({{n}}) ? ({other}) : ({{own}}))"
+    site.form = form
+    return bool(form)
+
+
+def split_operator(text):
+    """The last operator outside of brackets with the least binding, as C has it."""
+    depth, where = 0, {}
+    for m in re.finditer(r"->|<<|>>|&&|\|\||<=|>=|==|!=|[-+]{2}|[-+*/%&|<>()\[\]?]", text):
+        depth += (m[0] in "([") - (m[0] in ")]")
+        unary = not re.search(r"[\w)\]]\s*$", text[:m.start()])
+        if not depth and m[0] in INVERSE and not unary:
+            where[m[0]] = m
+    for rank in ("|", "&", ("<=", ">=", "<", ">"), ("+", "-")):
+        if at := [m for op, m in where.items() if op in rank]:
+            m = max(at, key=lambda m: m.start())
+            return text[:m.start()].strip(), m[0], text[m.end():].strip()
+    return "", "", ""
+
+
+def neighbour(site, text, sites):
+    """The statement after it, in the same block. One of them is a call, or it cannot matter."""
+    before = re.sub(r"(\s|/\*((?!\*/).)*\*/)*$", "", text[max(0, site.start - 2000):site.start],
+                    flags=re.S)
+    gap = re.match(r";(\s|/\*.*?\*/)*", text[site.end:], re.S)
+    if not gap or not before.endswith((";", "{", "}")):
+        return None
+    start = site.end + gap.end()
+    other = next((s for (kind, where, _), s in sites.items()
+                  if kind == "delete" and where == start), None)
+    return other if other and ("(" in site.text or "(" in other.text) else None
+
+
+# ---- the kernel that has them all -----------------------------------------------------
+
+def render(text, start, end, spans):
+    """TEXT from START to END, with each of SPANS inside it broken by its number."""
+    inside = [s for s in spans if start <= s.start and s.end <= end]
+    parts, at_char = [], start
+    while inside:
+        outer = min(inside, key=lambda s: (s.start, -s.end, -KINDS.index(s.kind)))
+        inner = [s for s in inside if s is not outer and s.start >= outer.start and
+                 s.end <= outer.end]
+        parts.append(text[at_char:outer.start])
+        own = render(text, outer.start, outer.end, inner)
+        form = outer.form
+        if outer.kind == "swap":
+            after = outer.after
+            other = render(text, after.start, after.end, [
+                s for s in spans if s.kind not in ("skip", "swap") and after.start <= s.start and
+                s.end <= after.end])
+            form = f"({{{{ if (RULE({{n}})) {{{{ {braces(one_line(other))}; }}}} {{own}}; }}}})"
+        parts.append(form.format(n=outer.number, own=own))
+        at_char = outer.end
+        inside = [s for s in inside if s.start >= outer.end]
+    return "".join([*parts, text[at_char:end]])
+
+
+def braces(text):
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def one_line(text):
+    return re.sub(r"\s+", " ", re.sub(r"/\*.*?\*/", "", text, flags=re.S))
+
+
+def write_broken(file, text, sites):
+    # What a swap has done before is not done again.
+    spans = sites + [SimpleNamespace(
+        kind="skip", start=s.after.start, end=s.after.end, number=s.number,
+        form="({{ if (!RULE({n})) {{ {own}; }} }})") for s in sites if s.kind == "swap"]
+    write(work / file, "#include <linux/rules.h>\n" + render(text, 0, len(text), spans))
+
+
+def write(path, text):
+    """Not again, or it is built again."""
+    if text_of(path) != text:
+        path.write_text(text)
+
+
+def build_kernel(files):
+    """Those that the compiler refuses are taken out."""
+    objects_of = [f.removesuffix(".c") + ".o" for f in files if f.endswith(".c")]
+    set_up = f"""tree={work} guest_config=(kunit-uml.config uml-soak.config) guest_arch=um
+        guest_suffix=um-soak; . "$top/scripts/guest.sh"; mkdir -p "$out"
+        kmake() {{ make -C "$tree" ARCH=um O="$out" -j"$jobs" KCFLAGS=-w "$@"; }}
+        programs=({" ".join(PROGRAMS)})"""
+    shell = lambda what: ["bash", "-c", f'no_places=1; . "$0/common.sh"; {set_up}; {what}',
+                          top / "scripts"]
+    suites = [objects.KUNIT, "build", f"--build_dir={kunit_out}", f"--jobs={jobs}",
+              f"--kunitconfig={top}/configs/kunit-uml.config", "--make_options", "KCFLAGS=-w",
+              "--kconfig_add", "CONFIG_INIT_STACK_ALL_PATTERN=y"]
+    make = ["make", "-C", work, "ARCH=um", f"O={out}", f"-j{jobs}"]
+    log = logs / "rules-build.log"
+    write(work / "include/linux/rules.h", HEADER)
+    refused = load_known().get("refused", [])
+    for _, sites in files.values():
+        sites[:] = [s for s in sites if s.digest not in refused]
+    old = git("diff", "--name-only", "HEAD", at=work).split("\n")
+    if old := [f for f in old if f and f not in files and f != "lib/Makefile"]:
+        git("checkout", "-q", "HEAD", "--", *old, at=work)
+    if not all_with_dots(log, shell("guest_configure"), [*make, "prepare"]):
+        die(f"the kernel cannot be configured, see {short(log)}")
+    while True:
+        for file, (text, sites) in files.items():
+            write_broken(file, text, sites)
+        number = max(s.number for _, sites in files.values() for s in sites) + 1
+        write(work / "lib/rules.c", CODE % number)
+        if all_with_dots(log, [*make, "-k", "KCFLAGS=-w", "modules_prepare", "lib/rules.o",
+                               *objects_of]):
+            break
+        wrong = set(re.findall(r"(?m)^\S*?/((?:drivers|include)/\S+?):(\d+):\d+: "
+                               "(?:error|note: in expansion)", text_of(log)))
+        less = 0
+        for file, (text, sites) in files.items():
+            lines = [0, *(m.end() for m in re.finditer("\n", text))]
+            for bad in {int(line) - 1 for name, line in wrong if name == file}:
+                # One kind after the other, so that others on the line are not lost.
+                there = [s for s in sites
+                         if s.line <= bad <= bisect.bisect_right(lines, s.end - 1)]
+                kind = next((k for k in SUSPECTS if any(s.kind == k for s in there)), "")
+                gone = [s for s in there if s.kind == kind]
+                gone += [s for s in sites if s.kind == "swap" and s.after in gone]
+                refused += [s.digest for s in gone]
+                sites[:] = [s for s in sites if s not in gone]
+                less += len(gone)
+        print(f" {less} do not compile", end="", flush=True)
+        if not less:
+            die(f"a broken file does not compile, see {short(log)}")
+    makefile = git("show", "HEAD:lib/Makefile", at=work)
+    write(work / "lib/Makefile", f"{makefile}\nobj-y += rules.o\n")
+    if not all_with_dots(log, suites, shell("guest_build"), cwd=work):
+        die(f"the kernel does not build, see {short(log)}")
+    return refused
+
+
+# ---- who notices ----------------------------------------------------------------------
+
+def run_suite(lane, suite, number, limit):
+    """Why it does not pass, and the log of the kernel."""
+    log, given = f"{logs}/rules-{lane.name}", []
+    for option in "kasan_multi_shot", "kunit.autorun=1", f"rule_broken={number}":
+        given += "--kernel_args", option
+    # A kernel whose locks are broken may not end when kunit.py asks it to.
+    run = (f'kunit="timeout -k 5 {limit + 20} $kunit"; rc=0; kunit_exec "$@" || rc=$?; '
+           'printf "%s\\n" $rc "$ran" ${splats:+"$splats"}')
+    rc, ran, *splats = bash(run, work, lane, log, suite, *given, "--timeout", limit,
+                            process_group=0, stdin=subprocess.DEVNULL)
+    end_kernels(lane)
+    failed = re.search(r"(?m)^.*\[FAILED\] (\w+)\s*$", text_of(Path(f"{log}.log")))
+    why = splats[0].partition(": ")[2] if splats else "" if rc == "0" and int(ran) else \
+        f"{failed[1]} fails" if failed else NO_END
+    return why, text_of(Path(f"{log}.kernel.log"))
+
+
+def end_kernels(lane):
+    subprocess.run(["pkill", "-KILL", "-f", f"^{lane}/linux[^ ]* "])
+
+
+def run_program(lane, program, number, limit):
+    log = logs / f"rules-{lane.name}.kernel.log"
+    argv = [lane / "linux-user", "mem=1G", "seccomp=on", "ncpus=2", "console=tty", "panic=-1",
+            f"initrd={out}/initramfs.cpio", "kasan_multi_shot", "kunit.enable=0",
+            f"selftest={program}", f"selftest_timeout={limit}", f"rule_broken={number}",
+            "WRITEBACK_FENCE_ROUNDS=5"]
+    with open(log, "w") as to:
+        run = subprocess.Popen(["timeout", "-k", "5", str(limit + 10), *map(str, argv)], stdout=to,
+                               stderr=to, stdin=subprocess.DEVNULL, process_group=0)
+        objects.finish(run)
+    end_kernels(lane)
+    text = text_of(log)
+    splats = subprocess.run([top / "scripts/splats.sh", log], capture_output=True, text=True).stdout
+    failed = re.search(r"(?m)^not ok \d+ (.*)", text)
+    good = "boot-init: selftest exit=0" in text and not run.returncode
+    why = splats.partition(": ")[2].partition("\n")[0] if splats else \
+        f"{failed[1]} fails" if failed else "" if good else NO_END
+    return why, text
+
+
+def run_unit(lane, unit, number, limit):
+    return (run_program if unit in PROGRAMS else run_suite)(lane, unit, number, limit)
+
+
+def try_site(site, units):
+    """The first unit that notices, of those that reach it; those first that often do."""
+    def worth(unit):
+        killed, ran = COUNTS[site.file, unit]
+        return -(killed + 1) / (ran + 2) / units[unit].seconds
+
+    lane = LANES.get()
+    try:
+        for unit in sorted((u for u in units if site.number in units[u].seen), key=worth):
+            if STOP.is_set():
+                return None
+            limit = int(units[unit].seconds * 3) + 20
+            why, _ = run_unit(lane, unit, site.number, limit)
+            # A busy machine may have been late.
+            if why == NO_END or LATE.search(why):
+                why, _ = run_unit(lane, unit, site.number, 2 * limit)
+            killed, ran = COUNTS[site.file, unit]
+            COUNTS[site.file, unit] = killed + bool(why), ran + 1
+            if why:
+                return [site.digest, unit, why, units[unit].source]
+        return [site.digest, "", "", ""]
+    finally:
+        LANES.put(lane)
+
+
+def name_of(site):
+    return " ".join(f"{site.file}:{site.function} {site.kind} {site.text}".split())
+
+
+def identify(files):
+    """A name for each that survives an edit elsewhere, a number, and what it is made of."""
+    seen = Counter()
+    for file, (text, sites) in files.items():
+        for site in sites:
+            name = name_of(site)
+            seen[name] += 1
+            site.name = name + (f" #{seen[name]}" if seen[name] > 1 else "")
+            site.number = sum(seen.values())
+            whole = text[text.rfind("\n}", 0, site.start) + 1:text.find("\n}", site.end)]
+            site.digest = hashlib.sha1(f"{site.name} {site.form} {whole}".encode()).hexdigest()[:12]
+
+
+def main():
+    global at
+    at = objects.places()
+    at.head = stack.rev("HEAD", at.tree)
+    if git("status", "--porcelain", "-uno", at=at.tree):
+        die(f"{short(at.tree)} has changes of its own: commit them")
+    if stack.rev("HEAD", work) != at.head:
+        bash('own_tree "$1" "$2"', work, at.head)
+    changed = git("diff", "--name-only", at.tag, at.head, "--", *(f":(glob){f}" for f in SCOPE),
+                  at=work).split("\n")
+    changed = [f for f in changed if not stack.TEST_FILES.match(f) and
+               (not sys.argv[1:] or f in sys.argv[1:])]
+    files = {}
+    for file in changed:
+        sites, text = sites_of(file)
+        if sites:
+            files[file] = text, sites
+    identify(files)
+    if not files:
+        die(f"none of these has anything that the stack adds: {' '.join(sys.argv[1:])}")
+    total = sum(len(s) for _, s in files.values())
+    print(f"== building a kernel with {total} faults ", end="", flush=True)
+    refused = build_kernel(files)
+    print(f" done, {len(refused)} do not compile")
+    sites = [s for _, kept in files.values() for s in kept]
+    for n in range(int(jobs)):
+        LANES.put(lane(n))
+    units = baseline()
+    state = load_state(sites, units, refused)
+    todo = [s for s in sites if s.name not in state.found]
+    reached = set().union(*(u.seen for u in units.values()))
+    print(f"== {len(sites)} faults, {len(reached & {s.number for s in sites})} of them reached; "
+          f"{len(sites) - len(todo)} known from before", flush=True)
+    start, pool = time.monotonic(), ThreadPoolExecutor(int(jobs))
+    try:
+        runs = {pool.submit(try_site, site, units): site for site in todo}
+        for n, run in enumerate(as_completed(runs), 1):
+            site, found = runs[run], run.result()
+            state.found[site.name] = found
+            save_state(state)
+            if not found[1]:
+                print(f"SURVIVED line {site.line} {site.name}"[:150], flush=True)
+            if n % 50 == 0:
+                print(f"{n} of {len(todo)}, {time.monotonic() - start:.0f} s", flush=True)
+    finally:
+        STOP.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        end_kernels(f"{build}/rules.lane-[0-9]*")
+        bad = write_report(files, reached, state)
+    sys.exit(bad)
+
+
+def lane(number):
+    """Where a kernel runs beside others."""
+    path = build / f"rules.lane-{number}"
+    path.mkdir(exist_ok=True)
+    for name, source in (("linux", kunit_out / "linux"), (".config", kunit_out / ".config"),
+                         ("linux-user", out / "linux")):
+        (path / name).unlink(missing_ok=True)
+        os.link(source, path / name)
+    return path
+
+
+def baseline():
+    """What runs, how long with the others beside it, and what it reaches. All pass if nothing is
+    broken."""
+    globs, log, lane = bash('printf "%s\n" "${kunit_suites[@]}"'), f"{logs}/rules-list", LANES.get()
+    bash('kunit_exec "$@" "" --list_tests', work, lane, log)
+    LANES.put(lane)
+    listed = re.findall(r"(?m)^[\w-]+\.\w+$", text_of(Path(f"{log}.log")))
+    suites = [name for name in sorted({case.partition(".")[0] for case in listed})
+              if any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
+    units, sources = {}, sources_of(suites)
+
+    def run(unit):
+        lane, start = LANES.get(), time.monotonic()
+        why, text = run_unit(lane, unit, -1, 600)
+        LANES.put(lane)
+        seconds = time.monotonic() - start
+        seen = set(map(int, re.findall(r"rule_seen (\d+)", text)))
+        print(f"{unit:50} {seconds:5.1f} s, reaches {len(seen):4}  {why}", flush=True)
+        if why:
+            die(f"{unit} does not pass with nothing broken")
+        return unit, seconds, seen
+
+    with ThreadPoolExecutor(int(jobs)) as pool:
+        whole = list(pool.map(run, [*PROGRAMS, *suites]))
+        long = [unit for unit, seconds, _ in whole if unit in suites and seconds > LONG]
+        cases = [case for case in listed if case.partition(".")[0] in long]
+        for unit, seconds, seen in [*whole, *pool.map(run, cases)]:
+            if unit not in long:
+                units[unit] = SimpleNamespace(seconds=seconds, seen=seen,
+                                              source=sources[unit.partition(".")[0]])
+    return units
+
+
+def sources_of(suites):
+    """What each suite or selftest is made of: a hash."""
+    files = git("ls-tree", "-r", "HEAD", "drivers/dma-buf", "drivers/gpu/drm/tests",
+                "drivers/gpu/drm/scheduler/tests", "tools/testing/selftests/drivers/dma-buf",
+                at=work).splitlines()
+    blobs = {line.partition("\t")[2]: line.split()[2] for line in files}
+    how = "".join(text_of(top / f"configs/{f}.config") for f in ("kunit-uml", "uml-soak"))
+    found = {p: f"{blobs[f]}" for p in PROGRAMS for f in blobs if f.endswith(f"/{p}.c")}
+    for file in blobs:
+        if file.endswith(".c") and "selftests" not in file:
+            for name in re.findall(r'\.name = "([\w-]+)"', text_of(work / file)):
+                found.setdefault(name, blobs[file])
+    return {unit: stack.git("hash-object", "--stdin", data=(found[unit] + how).encode())
+            for unit in [*suites, *PROGRAMS]}
+
+
+def load_known():
+    try:
+        return json.loads(state_file.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def load_state(sites, units, refused):
+    """What was found before, of the same code and the same test. Survivors have another chance when
+    any test has changed."""
+    known, tests = load_known(), ""
+    for unit in sorted(units):
+        tests = stack.git("hash-object", "--stdin", data=f"{tests} {units[unit].source}".encode())
+    sources = {u.source for u in units.values()} | {known.get("tests") == tests and ""}
+    found = {s.name: known[s.name] for s in sites if s.name in known
+             and known[s.name][0] == s.digest and known[s.name][3] in sources}
+    return SimpleNamespace(found=found, tests=tests, refused=refused, known=known)
+
+
+def save_state(state):
+    new = state_file.with_suffix(".new")
+    known = state.known | state.found | {"tests": state.tests, "refused": state.refused}
+    new.write_text(json.dumps(known, indent=0) + "\n")
+    new.rename(state_file)
+
+
+def read_reasons():
+    """Why nobody needs to notice: a reason, and below it names with a tab before them."""
+    why = {}
+    text = reasons.read_text() if reasons.exists() else ""
+    for part in text.split("\n\n"):
+        lines = [line for line in part.splitlines() if not line.startswith("#")]
+        reason = " ".join(line for line in lines if not line.startswith("\t"))
+        why |= {line.strip(): reason for line in lines if line.startswith("\t")}
+    return why
+
+
+def write_report(files, reached, state):
+    """What came of it: 1 if somebody should have noticed."""
+    why, gone = read_reasons(), set()
+    row = "| {} | {} | {} | {} | {} | {} | {} |\n"
+    lines = [row.format("file", "faults", "killed", "nobody needs to notice", "survived",
+                        "not reached", "not run yet"), "|---|---:|---:|---:|---:|---:|---:|\n"]
+    left, count = defaultdict(list), Counter()
+    for file, (_, sites) in files.items():
+        mine = Counter()
+        for site in sites:
+            killed = state.found.get(site.name, ["", "", ""])[1]
+            what = "killed" if killed else "need" if site.name in why else \
+                "never" if site.number not in reached else \
+                "survived" if site.name in state.found else "todo"
+            mine[what] += 1
+            if site.name in why:
+                gone.add(site.name)
+                if killed:
+                    print(f"{short(reasons)}: it is noticed by {killed}: {site.name}")
+            if what in ("survived", "never"):
+                left[what].append(f"- `{site.name}`, line {site.line}\n")
+        count += mine
+        lines.append(row.format(file, len(sites), *(mine[k] for k in COLUMNS)))
+    total, equal = sum(count.values()), count["need"]
+    lines.append(row.format("all", total, *(count[k] for k in COLUMNS)))
+    share = f"{count['killed'] / max(total - equal, 1):.1%}"
+    text = HEAD.format(day=datetime.date.today(), base=git("log", "-1", "--format=%s", at.tag,
+                                                           at=at.tree),
+                       commit=git("log", "-1", "--format=%h", at=top))
+    text += (f"Killed: {share} of those that matter. The compiler refused {len(state.refused)} "
+             "more.\n\n")
+    text += "".join(lines)
+    for what, title in ("survived", "Nobody notices"), ("never", "Nothing reaches"):
+        if left[what]:
+            text += f"\n## {title}\n\n" + "".join(left[what])
+    if WITHOUT:
+        text += "\n## Functions that the stack changes and the rules do not break\n\n"
+        text += "".join(f"- `{name}`\n" for name in WITHOUT)
+    by_reason = defaultdict(list)
+    for name in sorted(gone):
+        by_reason[why[name]].append(name)
+    if by_reason:
+        text += "\n## Nobody needs to notice\n"
+    for reason, names in by_reason.items():
+        text += f"\n{reason}\n\n" + "".join(f"- `{n}`\n" for n in names)
+    if not sys.argv[1:]:
+        report.write_text(text)
+    print(f"{count['killed']} killed, {count['survived']} survived, {count['never']} not reached, "
+          f"{equal} that nobody needs to notice: {share}; the list is {short(report)}")
+    stale = sorted(set(why) - gone) if not sys.argv[1:] else []
+    for name in stale:
+        print(f"{short(reasons)}: there is no {name}")
+    return int(count["killed"] < 0.95 * (total - equal) or bool(stale))
+
+
+at = None
+if __name__ == "__main__":
+    run_main(main)
