@@ -296,6 +296,7 @@ def build_kernel(files):
         print(f" {less} do not compile", end="", flush=True)
         if not less:
             die(f"a broken file does not compile, see {short(log)}")
+    write_known(load_known() | {"refused": refused})
     makefile = git("show", "HEAD:lib/Makefile", at=work)
     write(work / "lib/Makefile", f"{makefile}\nobj-y += rules.o\n")
     if not all_with_dots(log, suites, shell("guest_build"), cwd=work):
@@ -326,12 +327,13 @@ def end_kernels(lane):
     subprocess.run(["pkill", "-KILL", "-f", f"^{lane}/linux[^ ]* "])
 
 
-def run_program(lane, program, number, limit):
+def run_program(lane, unit, number, limit):
+    program, _, case = unit.partition(".")
     log = logs / f"rules-{lane.name}.kernel.log"
     argv = [lane / "linux-user", "mem=1G", "seccomp=on", "ncpus=2", "console=tty", "panic=-1",
             f"initrd={out}/initramfs.cpio", "kasan_multi_shot", "kunit.enable=0",
             f"selftest={program}", f"selftest_timeout={limit}", f"rule_broken={number}",
-            "WRITEBACK_FENCE_ROUNDS=5"]
+            "WRITEBACK_FENCE_ROUNDS=5", *([f"selftest_only={case}"] if case else [])]
     with open(log, "w") as to:
         run = subprocess.Popen(["timeout", "-k", "5", str(limit + 10), *map(str, argv)], stdout=to,
                                stderr=to, stdin=subprocess.DEVNULL, process_group=0)
@@ -347,11 +349,12 @@ def run_program(lane, program, number, limit):
 
 
 def run_unit(lane, unit, number, limit):
-    return (run_program if unit in PROGRAMS else run_suite)(lane, unit, number, limit)
+    program = unit.partition(".")[0] in PROGRAMS
+    return (run_program if program else run_suite)(lane, unit, number, limit)
 
 
 def try_site(site, units):
-    """The first unit that notices, of those that reach it; those first that often do."""
+    """The first of these units that notices, of those that reach it; those first that often do."""
     def worth(unit):
         killed, ran = COUNTS[site.file, unit]
         return -(killed + 1) / (ran + 2) / units[unit].seconds
@@ -395,6 +398,7 @@ def identify(files):
 def main():
     global at
     at = objects.places()
+    os.environ.update(objects.same_objects())
     at.head = stack.rev("HEAD", at.tree)
     if git("status", "--porcelain", "-uno", at=at.tree):
         die(f"{short(at.tree)} has changes of its own: commit them")
@@ -425,23 +429,39 @@ def main():
     reached = set().union(*(u.seen for u in units.values()))
     print(f"== {len(sites)} faults, {len(reached & {s.number for s in sites})} of them reached; "
           f"{len(sites) - len(todo)} known from before", flush=True)
-    start, pool = time.monotonic(), ThreadPoolExecutor(int(jobs))
+    programs = {u: units[u] for u in units if u.partition(".")[0] in PROGRAMS}
+    suites = {u: units[u] for u in units if u not in programs}
+    pool = ThreadPoolExecutor(int(jobs))
     try:
-        runs = {pool.submit(try_site, site, units): site for site in todo}
-        for n, run in enumerate(as_completed(runs), 1):
-            site, found = runs[run], run.result()
-            state.found[site.name] = found
-            save_state(state)
-            if not found[1]:
-                print(f"SURVIVED line {site.line} {site.name}"[:150], flush=True)
-            if n % 50 == 0:
-                print(f"{n} of {len(todo)}, {time.monotonic() - start:.0f} s", flush=True)
+        # KUnit is quick.
+        left = run_all(pool, [s for s in todo if s.name not in state.late], suites, state, True)
+        run_all(pool, [s for s in todo if s.name in state.late] + left, programs, state, False)
     finally:
         STOP.set()
         pool.shutdown(wait=False, cancel_futures=True)
         end_kernels(f"{build}/rules.lane-[0-9]*")
         bad = write_report(files, reached, state)
     sys.exit(bad)
+
+
+def run_all(pool, sites, units, state, more):
+    """Those that none of these units notices. They have survived, or there are MORE units."""
+    start, left = time.monotonic(), []
+    runs = {pool.submit(try_site, site, units): site for site in sites}
+    for n, run in enumerate(as_completed(runs), 1):
+        site, found = runs[run], run.result()
+        if found and (found[1] or not more):
+            state.found[site.name] = found
+        else:
+            left.append(site)
+            state.late[site.name] = site.digest
+        save_state(state)
+        if found and not found[1]:
+            print(f"{'not yet ' if more else 'SURVIVED'} line {site.line} {site.name}"[:150],
+                  flush=True)
+        if n % 50 == 0:
+            print(f"{n} of {len(sites)}, {time.monotonic() - start:.0f} s", flush=True)
+    return left
 
 
 def lane(number):
@@ -457,35 +477,47 @@ def lane(number):
 
 def baseline():
     """What runs, how long with the others beside it, and what it reaches. All pass if nothing is
-    broken."""
+    broken. What takes long is taken apart. It is kept as long as the kernels are the same."""
+    kernels = hashlib.sha1(b"".join((k / "linux").read_bytes() for k in (kunit_out, out)))
+    kept = logs / "rules-units.json"
     globs, log, lane = bash('printf "%s\n" "${kunit_suites[@]}"'), f"{logs}/rules-list", LANES.get()
     bash('kunit_exec "$@" "" --list_tests', work, lane, log)
     LANES.put(lane)
     listed = re.findall(r"(?m)^[\w-]+\.\w+$", text_of(Path(f"{log}.log")))
     suites = [name for name in sorted({case.partition(".")[0] for case in listed})
               if any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
-    units, sources = {}, sources_of(suites)
+    sources = sources_of(suites)
 
     def run(unit):
+        if STOP.is_set():
+            return unit, 0, [], []
         lane, start = LANES.get(), time.monotonic()
         why, text = run_unit(lane, unit, -1, 600)
         LANES.put(lane)
         seconds = time.monotonic() - start
-        seen = set(map(int, re.findall(r"rule_seen (\d+)", text)))
+        seen = list(map(int, re.findall(r"rule_seen (\d+)", text)))
         print(f"{unit:50} {seconds:5.1f} s, reaches {len(seen):4}  {why}", flush=True)
-        if why:
+        if why and not STOP.is_set():
+            STOP.set()
             die(f"{unit} does not pass with nothing broken")
-        return unit, seconds, seen
+        return unit, seconds, seen, re.findall(r"(?m)^#  RUN +(\S+) \.\.\.", text)
 
-    with ThreadPoolExecutor(int(jobs)) as pool:
-        whole = list(pool.map(run, [*PROGRAMS, *suites]))
-        long = [unit for unit, seconds, _ in whole if unit in suites and seconds > LONG]
-        cases = [case for case in listed if case.partition(".")[0] in long]
-        for unit, seconds, seen in [*whole, *pool.map(run, cases)]:
-            if unit not in long:
-                units[unit] = SimpleNamespace(seconds=seconds, seen=seen,
-                                              source=sources[unit.partition(".")[0]])
-    return units
+    known = json.loads(text_of(kept) or "{}")
+    if known.get("kernels") != kernels.hexdigest():
+        with ThreadPoolExecutor(int(jobs)) as pool:
+            whole, parts = list(pool.map(run, [*PROGRAMS, *suites])), []
+            for unit, seconds, _, ran in whole:
+                if seconds > LONG:
+                    parts += [c for c in listed if c.startswith(f"{unit}.")]
+                    parts += [f"{unit}.{case.removeprefix('global.')}" for case in ran]
+            whole += pool.map(run, parts)
+        apart = {part.partition(".")[0] for part in parts}
+        known = dict(kernels=kernels.hexdigest(), units=[
+            (unit, seconds, seen) for unit, seconds, seen, _ in whole if unit not in apart])
+        kept.write_text(json.dumps(known))
+    return {unit: SimpleNamespace(seconds=seconds, seen=set(seen),
+                                  source=sources[unit.partition(".")[0]])
+            for unit, seconds, seen in known["units"]}
 
 
 def sources_of(suites):
@@ -511,6 +543,12 @@ def load_known():
         return {}
 
 
+def write_known(known):
+    new = state_file.with_suffix(".new")
+    new.write_text(json.dumps(known, indent=0) + "\n")
+    new.rename(state_file)
+
+
 def load_state(sites, units, refused):
     """What was found before, of the same code and the same test. Survivors have another chance when
     any test has changed."""
@@ -520,14 +558,14 @@ def load_state(sites, units, refused):
     sources = {u.source for u in units.values()} | {known.get("tests") == tests and ""}
     found = {s.name: known[s.name] for s in sites if s.name in known
              and known[s.name][0] == s.digest and known[s.name][3] in sources}
-    return SimpleNamespace(found=found, tests=tests, refused=refused, known=known)
+    late = known.get("late", {}) if known.get("tests") == tests else {}
+    late = {s.name: s.digest for s in sites if late.get(s.name) == s.digest}
+    return SimpleNamespace(found=found, tests=tests, refused=refused, known=known, late=late)
 
 
 def save_state(state):
-    new = state_file.with_suffix(".new")
-    known = state.known | state.found | {"tests": state.tests, "refused": state.refused}
-    new.write_text(json.dumps(known, indent=0) + "\n")
-    new.rename(state_file)
+    known = state.known | state.found
+    write_known(known | {"tests": state.tests, "refused": state.refused, "late": state.late})
 
 
 def read_reasons():
