@@ -29,6 +29,8 @@ work, report = build / "rules", top / "results/mutants.md"
 # A kernel for KUnit boots in less time than one that has a userspace.
 kunit_out, out = build / "rules.um", build / "rules.um-soak"
 reasons, state_file = top / "mutants/unnoticed", build / "rules.json"
+# A test that waits busily takes two CPUs.
+lanes = max(1, int(jobs) // 2)
 SUSPECTS = "value operator return swap jump negate delete".split()
 LONG = 10		# seconds that a suite may take before its cases run one by one
 KINDS = "return value operator negate delete jump skip swap".split()
@@ -373,7 +375,8 @@ def try_site(site, units):
             COUNTS[site.file, unit] = killed + bool(why), ran + 1
             if why:
                 return [site.digest, unit, why, units[unit].source]
-        return [site.digest, "", "", ""]
+        reached = any(site.number in unit.seen for unit in units.values())
+        return [site.digest, "", "reached" if reached else "", ""]
     finally:
         LANES.put(lane)
 
@@ -421,26 +424,28 @@ def main():
     refused = build_kernel(files)
     print(f" done, {len(refused)} do not compile")
     sites = [s for _, kept in files.values() for s in kept]
-    for n in range(int(jobs)):
+    for n in range(lanes):
         LANES.put(lane(n))
-    units = baseline()
-    state = load_state(sites, units, refused)
+    units = {}
+    state = load_state(sites, refused)
     todo = [s for s in sites if s.name not in state.found]
-    reached = set().union(*(u.seen for u in units.values()))
-    print(f"== {len(sites)} faults, {len(reached & {s.number for s in sites})} of them reached; "
-          f"{len(sites) - len(todo)} known from before", flush=True)
-    programs = {u: units[u] for u in units if u.partition(".")[0] in PROGRAMS}
-    suites = {u: units[u] for u in units if u not in programs}
-    pool = ThreadPoolExecutor(int(jobs))
+    print(f"== {len(sites)} faults, {len(sites) - len(todo)} known from before", flush=True)
+    pool = ThreadPoolExecutor(lanes)
     try:
         # KUnit is quick.
-        left = run_all(pool, [s for s in todo if s.name not in state.late], suites, state, True)
-        run_all(pool, [s for s in todo if s.name in state.late] + left, programs, state, False)
+        late = [s for s in todo if s.name in state.late]
+        if len(late) < len(todo):
+            suites = baseline("suites", suites_of())
+            units |= suites
+            late += run_all(pool, [s for s in todo if s not in late], suites, state, True)
+        programs = baseline("programs", PROGRAMS)
+        units |= programs
+        run_all(pool, late, programs, state, False)
     finally:
         STOP.set()
         pool.shutdown(wait=False, cancel_futures=True)
         end_kernels(f"{build}/rules.lane-[0-9]*")
-        bad = write_report(files, reached, state)
+        bad = write_report(files, state)
     sys.exit(bad)
 
 
@@ -451,10 +456,12 @@ def run_all(pool, sites, units, state, more):
     for n, run in enumerate(as_completed(runs), 1):
         site, found = runs[run], run.result()
         if found and (found[1] or not more):
+            found[2] = found[2] or state.reached.get(site.name, "")
             state.found[site.name] = found
-        else:
+        elif found:
             left.append(site)
             state.late[site.name] = site.digest
+            state.reached[site.name] = found[2]
         save_state(state)
         if found and not found[1]:
             print(f"{'not yet ' if more else 'SURVIVED'} line {site.line} {site.name}"[:150],
@@ -475,52 +482,53 @@ def lane(number):
     return path
 
 
-def baseline():
+def suites_of():
+    """Those of the kernel that the stack is tested with."""
+    globs, log = bash('printf "%s\n" "${kunit_suites[@]}"'), f"{logs}/rules-list"
+    bash('kunit_exec "$@" "" --list_tests', work, kunit_out, log)
+    cases = re.findall(r"(?m)^([\w-]+)\.\w+$", text_of(Path(f"{log}.log")))
+    return [name for name in dict.fromkeys(cases)
+            if any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
+
+
+def baseline(what, whole):
     """What runs, how long with the others beside it, and what it reaches. All pass if nothing is
     broken. What takes long is taken apart. It is kept as long as the kernels are the same."""
     kernels = hashlib.sha1(b"".join((k / "linux").read_bytes() for k in (kunit_out, out)))
-    kept = logs / "rules-units.json"
-    globs, log, lane = bash('printf "%s\n" "${kunit_suites[@]}"'), f"{logs}/rules-list", LANES.get()
-    bash('kunit_exec "$@" "" --list_tests', work, lane, log)
-    LANES.put(lane)
-    listed = re.findall(r"(?m)^[\w-]+\.\w+$", text_of(Path(f"{log}.log")))
-    suites = [name for name in sorted({case.partition(".")[0] for case in listed})
-              if any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
-    sources = sources_of(suites)
+    kept, sources = logs / f"rules-{what}.json", sources_of(whole)
 
     def run(unit):
-        if STOP.is_set():
-            return unit, 0, [], []
         lane, start = LANES.get(), time.monotonic()
-        why, text = run_unit(lane, unit, -1, 600)
-        LANES.put(lane)
+        try:
+            if STOP.is_set():
+                return unit, 0, [], []
+            why, text = run_unit(lane, unit, -1, 600)
+        finally:
+            LANES.put(lane)
         seconds = time.monotonic() - start
         seen = list(map(int, re.findall(r"rule_seen (\d+)", text)))
         print(f"{unit:50} {seconds:5.1f} s, reaches {len(seen):4}  {why}", flush=True)
         if why and not STOP.is_set():
             STOP.set()
             die(f"{unit} does not pass with nothing broken")
-        return unit, seconds, seen, re.findall(r"(?m)^#  RUN +(\S+) \.\.\.", text)
+        ran = re.findall(r"(?m)^#  RUN +(?:global\.)?(\S+) \.\.\.", text)
+        return unit, seconds, seen, ran or re.findall(r"(?m)^    ok \d+ (\w+)", text)
 
     known = json.loads(text_of(kept) or "{}")
     if known.get("kernels") != kernels.hexdigest():
-        with ThreadPoolExecutor(int(jobs)) as pool:
-            whole, parts = list(pool.map(run, [*PROGRAMS, *suites])), []
-            for unit, seconds, _, ran in whole:
-                if seconds > LONG:
-                    parts += [c for c in listed if c.startswith(f"{unit}.")]
-                    parts += [f"{unit}.{case.removeprefix('global.')}" for case in ran]
-            whole += pool.map(run, parts)
-        apart = {part.partition(".")[0] for part in parts}
-        known = dict(kernels=kernels.hexdigest(), units=[
-            (unit, seconds, seen) for unit, seconds, seen, _ in whole if unit not in apart])
+        with ThreadPoolExecutor(lanes) as pool:
+            found = list(pool.map(run, whole))
+            apart = {unit for unit, seconds, _, ran in found if seconds > LONG and len(ran) > 1}
+            parts = [f"{unit}.{case}" for unit, _, _, ran in found if unit in apart for case in ran]
+            found = [u for u in found if u[0] not in apart] + list(pool.map(run, parts))
+        known = dict(kernels=kernels.hexdigest(), units=[unit[:3] for unit in found])
         kept.write_text(json.dumps(known))
     return {unit: SimpleNamespace(seconds=seconds, seen=set(seen),
                                   source=sources[unit.partition(".")[0]])
             for unit, seconds, seen in known["units"]}
 
 
-def sources_of(suites):
+def sources_of(units):
     """What each suite or selftest is made of: a hash."""
     files = git("ls-tree", "-r", "HEAD", "drivers/dma-buf", "drivers/gpu/drm/tests",
                 "drivers/gpu/drm/scheduler/tests", "tools/testing/selftests/drivers/dma-buf",
@@ -533,7 +541,7 @@ def sources_of(suites):
             for name in re.findall(r'\.name = "([\w-]+)"', text_of(work / file)):
                 found.setdefault(name, blobs[file])
     return {unit: stack.git("hash-object", "--stdin", data=(found[unit] + how).encode())
-            for unit in [*suites, *PROGRAMS]}
+            for unit in units}
 
 
 def load_known():
@@ -549,23 +557,24 @@ def write_known(known):
     new.rename(state_file)
 
 
-def load_state(sites, units, refused):
+def load_state(sites, refused):
     """What was found before, of the same code and the same test. Survivors have another chance when
     any test has changed."""
-    known, tests = load_known(), ""
-    for unit in sorted(units):
-        tests = stack.git("hash-object", "--stdin", data=f"{tests} {units[unit].source}".encode())
-    sources = {u.source for u in units.values()} | {known.get("tests") == tests and ""}
+    known, sources = load_known(), sources_of([*suites_of(), *PROGRAMS])
+    tests = hashlib.sha1(json.dumps(sorted(sources.items())).encode()).hexdigest()[:12]
+    same = known.get("tests") == tests
+    good = set(sources.values()) | ({""} if same else set())
     found = {s.name: known[s.name] for s in sites if s.name in known
-             and known[s.name][0] == s.digest and known[s.name][3] in sources}
-    late = known.get("late", {}) if known.get("tests") == tests else {}
-    late = {s.name: s.digest for s in sites if late.get(s.name) == s.digest}
-    return SimpleNamespace(found=found, tests=tests, refused=refused, known=known, late=late)
+             and known[s.name][0] == s.digest and known[s.name][3] in good}
+    late = {s.name: s.digest for s in sites if same and known["late"].get(s.name) == s.digest}
+    return SimpleNamespace(found=found, tests=tests, refused=refused, known=known, late=late,
+                           reached=known.get("reached", {}))
 
 
 def save_state(state):
     known = state.known | state.found
-    write_known(known | {"tests": state.tests, "refused": state.refused, "late": state.late})
+    write_known(known | {"tests": state.tests, "refused": state.refused, "late": state.late,
+                         "reached": state.reached})
 
 
 def read_reasons():
@@ -579,7 +588,7 @@ def read_reasons():
     return why
 
 
-def write_report(files, reached, state):
+def write_report(files, state):
     """What came of it: 1 if somebody should have noticed."""
     why, gone = read_reasons(), set()
     row = "| {} | {} | {} | {} | {} | {} | {} |\n"
@@ -589,10 +598,9 @@ def write_report(files, reached, state):
     for file, (_, sites) in files.items():
         mine = Counter()
         for site in sites:
-            killed = state.found.get(site.name, ["", "", ""])[1]
+            _, killed, how, _ = state.found.get(site.name, ("", "", "", ""))
             what = "killed" if killed else "need" if site.name in why else \
-                "never" if site.number not in reached else \
-                "survived" if site.name in state.found else "todo"
+                "todo" if site.name not in state.found else "survived" if how else "never"
             mine[what] += 1
             if site.name in why:
                 gone.add(site.name)
