@@ -91,7 +91,7 @@ bench: ## what fences cost with the stack, without it and on 6.12: instructions,
 	$(run) -t "source build arm64" bench.sh
 
 test: ## KUnit on UML (SMP, KASAN, lockdep) and the checks on the stack
-	$(run) -t "source build" test.sh
+	$(run) -t "source build lint" test.sh
 
 kunit: ## only the KUnit suites; SUITES= picks some
 	$(run) -t "source build" kunit.sh

@@ -24,6 +24,7 @@ check() {	# NAME COMMAND...
 }
 
 check "patches/series, cover letters, and no patch named by number" "$top/scripts/lint.py"
+check "shellcheck of every script" env -C "$top" sh -c 'shellcheck -x scripts/*.sh .ci/run'
 if [ -z "$variant" ]; then
 	check "git am applies every patch and gives the work tree" "$top/scripts/stack.py" verify
 	check "in-tree files match the patches" "$top/scripts/stack.py" export --check

@@ -173,21 +173,21 @@ given_words() {
 }
 
 # drivers_cases FILE: the cases of drm_device_gone, or those of $TESTS, in the order in which they
-# run, in $cases
+# run, in $gone_cases
 drivers_cases() {
 	local name any
-	mapfile -t cases < <(sed -nE 's/^TEST\((\w+)\)$/\1/p
+	mapfile -t gone_cases < <(sed -nE 's/^TEST\((\w+)\)$/\1/p
 		s/^FIXTURE_VARIANT_ADD\(gone, (\w+)\)$/gone.\1.then_used/p
 		s/^TEST_F_TIMEOUT\((waits), (\w+),.*/\1.\2/p' "$1")
 	[ -n "${TESTS:-}" ] || return 0
 	given_words TESTS
 	words=("${words[@]#drm_device_gone.}")
 	for name in "${words[@]}"; do
-		[[ " ${cases[*]} " == *[\ .]"$name"[.\ ]* ]] ||
-			die "drm_device_gone has no case '$name'; it has: ${cases[*]}"
+		[[ " ${gone_cases[*]} " == *[\ .]"$name"[.\ ]* ]] ||
+			die "drm_device_gone has no case '$name'; it has: ${gone_cases[*]}"
 	done
 	any=$(IFS='|'; echo "${words[*]}")
-	mapfile -t cases < <(printf '%s\n' "${cases[@]}" | grep -E "(^|\.)($any)(\.|$)")
+	mapfile -t gone_cases < <(printf '%s\n' "${gone_cases[@]}" | grep -E "(^|\.)($any)(\.|$)")
 }
 
 # kunit_exec SRC OUT LOG GLOB [OPTION...]: boot the kernel in OUT and run the suites of one

@@ -17,6 +17,7 @@ declare -A group=(
 	[ppc64]="gcc-powerpc64-linux-gnu"
 	[clang]="clang-16"
 	[coccinelle]="coccinelle"
+	[lint]="shellcheck"
 	[docs]="python3-sphinx python3-yaml graphviz"
 	[mail]="git-email libmailtools-perl libauthen-sasl-perl"
 	[sink]="python3 python3-aiosmtpd"

@@ -99,7 +99,7 @@ def sites_of(file):
     for start, count in re.findall(r"(?m)^@@ -\S+ \+(\d+)(?:,(\d+))? @@", diff):
         added |= set(range(int(start), int(start) + int(count or 1)))
     said = subprocess.run(["spatch", "-D", "report", "--very-quiet", "--no-show-diff",
-                           "--macro-file", top / "scripts/rules.h",
+                           "--macro-file", top / "scripts/rules-macros.h",
                            "--cocci-file", top / "scripts/rules.cocci", at.tree / file],
                           capture_output=True, text=True)
     if said.returncode:
@@ -364,13 +364,14 @@ def try_site(site, units):
     lane = LANES.get()
     try:
         for unit in sorted((u for u in units if site.number in units[u].seen), key=worth):
-            if STOP.is_set():
-                return None
             limit = int(units[unit].seconds * 3) + 20
             why, _ = run_unit(lane, unit, site.number, limit)
             # A busy machine may have been late.
-            if why == NO_END or LATE.search(why):
+            if not STOP.is_set() and (why == NO_END or LATE.search(why)):
                 why, _ = run_unit(lane, unit, site.number, 2 * limit)
+            # Or it is us who ended the kernel.
+            if STOP.is_set():
+                return None
             killed, ran = COUNTS[site.file, unit]
             COUNTS[site.file, unit] = killed + bool(why), ran + 1
             if why:

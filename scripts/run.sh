@@ -47,10 +47,9 @@ if [ -n "${DRIVERS:-}" ]; then
 			die "there is no display '$v'; there are: $(names)"
 	done
 fi
-if [ "$target" = drivers ]; then
-	[ -d "$tree" ] && v=$tree || v=$top
-	drivers_cases "$v/tools/testing/selftests/drivers/dma-buf/drm_device_gone.c"
-fi
+[ -d "$tree" ] && v=$tree || v=$top
+v+=/tools/testing/selftests/drivers/dma-buf/drm_device_gone.c
+[ "$target" != drivers ] || drivers_cases "$v"
 if [ -n "${KERNEL:-}" ]; then
 	kernels=$(cd "$top/configs" && printf '%s\n' "$target"-[a-z]*.config)
 	kernels=$(sed "s/$target-\(.*\).config/\1/; /^uml$/d" <<<"$kernels" | paste -sd' ')

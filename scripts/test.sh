@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
-# test.sh: the KUnit suites on UML and the checks on the stack, these not if it is only
-# a part of it. Last line:
-# 'N passed, N failed'.
+# test.sh: the KUnit suites on UML and the checks on the stack, these not if it is only a part
+# of it. Last line: 'N passed, N failed'.
 . "$(dirname "$0")/common.sh"
 
 rm -f "$logs/kunit-um.result" "$logs/check-series.result"

@@ -13,8 +13,8 @@
  * for the last point first, when all are there. It merges two sync_files of n
  * contexts each, imports them into a buffer, one after the other, and exports what
  * is there then. And it unbinds vkms devices that have one CRTC and that have 16.
- * Each line of its output is a median, but for frames, contexts, and more than 100
- * points one run. off and irqs are the most of all runs:
+ * Each line of its output is a median; for frames, contexts and more than 100 points
+ * it is one run. off and irqs are the most of all runs:
  *
  *	bench op=file-info-signaled kind=sw_sync ps=N
  *	bench op=frames kind=frame ps=N
