@@ -35,9 +35,9 @@ had_display() {
 # run_display NAME APPEND [QEMU-OPTION...]: where a kernel dies, or its display does not come
 # back, the cases that are left have another boot.
 run_display() {
-	local name=$1 append=$2 boot=1 only left=("${gone_cases[@]}") suffix=${variant:+-$variant}.log
+	local name=$1 append=$2 boot=1 only left=("${gone_cases[@]}")
 	shift 2
-	rm -f "$logs/drivers-$name"{,-[0-9],-[0-9][0-9]}"$suffix"
+	rm -f "$logs/drivers-$name"{,-[0-9],-[0-9][0-9]}"${variant:+-$variant}.log"
 	while [ ${#left[@]} -gt 0 ]; do
 		only=$(IFS=,; echo "${left[*]}")
 		rm -f "$monitor"
