@@ -97,7 +97,7 @@ for name in ${tests[@]}; do
 	functionfs_fence_lifetime) run_selftest "$name" 400 "" ;;
 	# two of its threads wait busily for each other, on as many CPUs
 	sync_test) run_selftest "$name" 1200 "" ;;
-	fence_faults) run_selftest "$name" 900 "kmemleak=on" ;;
+	fence_faults) run_selftest "$name" 900 "kmemleak=on" "${virtio_gpu[@]}" ;;
 	*) run_selftest "$name" 300 "" ;;
 	esac
 done

@@ -3,11 +3,12 @@
  * What becomes of fences when their makers are out of memory, out of time, out
  * of CPUs, or out of devices?
  *
- * The test makes vkms instances of its own, takes vgem and sw_sync where the
- * kernel has them, and then
+ * The test makes vkms instances of its own, takes vgem, sw_sync and a device with
+ * syncobjs where the kernel has them, and then
  *
  *  - makes every allocation of everything that makes a fence fail, one at a
- *    time: commits, merges, timelines, dma-bufs, polls, and vkms instances,
+ *    time: commits, merges, timelines, dma-bufs, syncobjs, polls, and vkms
+ *    instances, and what writes back,
  *  - interrupts those that wait, by a timer, and has them try again,
  *  - takes a CPU away and gives it back while fences are made and signaled,
  *  - takes the device away, from another process, at each step of a commit,
@@ -30,6 +31,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
@@ -38,6 +40,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -131,6 +134,8 @@ struct rig {
 
 	int dmabuf, epoll;
 	__u32 handle, vgem_fence;
+	int drm, event;		/* of a driver with syncobjs */
+	__u32 timeline, binary;
 	char name[64];		/* of another instance of vkms */
 
 	/* what the call in question made */
@@ -155,6 +160,8 @@ static void rig_init(struct rig *r)
 	r->vgem = -1;
 	r->dmabuf = -1;
 	r->epoll = -1;
+	r->drm = -1;
+	r->event = -1;
 	r->merged[0] = -1;
 	r->merged[1] = -1;
 	for (i = 0; i < MAX_SOURCES; i++) {
@@ -477,7 +484,7 @@ struct faulty {
 	const char *(*after)(struct rig *r);
 	unsigned int fds;	/* that call() opens, if it succeeds */
 	int other_errno;	/* than ENOMEM */
-	bool display, vgem;
+	bool display, vgem, syncobj;
 };
 
 FIXTURE(no_memory)
@@ -1145,6 +1152,385 @@ FIXTURE_VARIANT_ADD(no_memory, open_node)
 	},
 };
 
+/* ---- syncobjs ---- */
+
+#define POINT	10
+
+static int syncobj_create(struct rig *r, __u32 *handle, __u32 flags)
+{
+	struct drm_syncobj_create create = { .flags = flags };
+	int err = try_ioctl(r->drm, DRM_IOCTL_SYNCOBJ_CREATE, &create);
+
+	*handle = create.handle;
+	return err;
+}
+
+/* 0 is no syncobj. */
+static const char *syncobj_destroy(struct rig *r, __u32 *handle)
+{
+	struct drm_syncobj_destroy destroy = { .handle = *handle };
+	int err = *handle ? try_ioctl(r->drm, DRM_IOCTL_SYNCOBJ_DESTROY, &destroy) : 0;
+
+	*handle = 0;
+	return err ? wrong("SYNCOBJ_DESTROY: %s", strerror(-err)) : NULL;
+}
+
+static int syncobj_import(struct rig *r, int fd, __u32 *handle, __u32 flags)
+{
+	struct drm_syncobj_handle data = {
+		.handle = *handle,
+		.flags = flags,
+		.fd = fd,
+	};
+	int err = try_ioctl(r->drm, DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE, &data);
+
+	*handle = data.handle;
+	return err;
+}
+
+static int syncobj_export(struct rig *r, __u32 handle, __u32 flags)
+{
+	struct drm_syncobj_handle data = {
+		.handle = handle,
+		.flags = flags,
+		.fd = UNTOUCHED,
+	};
+	int err = try_ioctl(r->drm, DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD, &data);
+
+	r->made = data.fd;
+	return err;
+}
+
+static int syncobj_transfer(struct rig *r, __u32 to, __u64 point, __u32 from,
+			    __u64 from_point)
+{
+	struct drm_syncobj_transfer data = {
+		.src_handle = from,
+		.dst_handle = to,
+		.src_point = from_point,
+		.dst_point = point,
+	};
+
+	return try_ioctl(r->drm, DRM_IOCTL_SYNCOBJ_TRANSFER, &data);
+}
+
+/* Of the timeline, whose first @point it takes. Needs no fence to be there. */
+static int point_signal(struct rig *r, __u64 point)
+{
+	struct drm_syncobj_timeline_array data = {
+		.handles = (uintptr_t)&r->timeline,
+		.points = (uintptr_t)&point,
+		.count_handles = 1,
+	};
+
+	return try_ioctl(r->drm, DRM_IOCTL_SYNCOBJ_TIMELINE_SIGNAL, &data);
+}
+
+/* Returns 0 if the point does not signal in @ms, and is not signaled. */
+static int point_pending(struct rig *r, __u64 point, unsigned int ms, __u32 flags)
+{
+	struct drm_syncobj_timeline_wait data = {
+		.handles = (uintptr_t)&r->timeline,
+		.points = (uintptr_t)&point,
+		.timeout_nsec = now_ns() + ms * NSEC_PER_MSEC,
+		.count_handles = 1,
+		.flags = flags,
+	};
+	int err = try_ioctl(r->drm, DRM_IOCTL_SYNCOBJ_TIMELINE_WAIT, &data);
+
+	if (err == -ETIME)
+		return 0;
+	return err ?: -EBADMSG;
+}
+
+static const char *syncobjs_open(struct rig *r)
+{
+	int err = syncobj_create(r, &r->binary, 0);
+
+	err = err ?: syncobj_create(r, &r->timeline, 0);
+	return err ? wrong("SYNCOBJ_CREATE: %s", strerror(-err)) : NULL;
+}
+
+/* An array in the one, and nothing in the other. */
+static const char *syncobjs_before(struct rig *r)
+{
+	const char *why = merged_before(r);
+	int err;
+
+	why = why ?: syncobjs_open(r);
+	if (why)
+		return why;
+	err = syncobj_import(r, r->merged[0], &r->binary,
+			     DRM_SYNCOBJ_FD_TO_HANDLE_FLAGS_IMPORT_SYNC_FILE);
+	return err ? wrong("FD_TO_HANDLE: %s", strerror(-err)) : NULL;
+}
+
+static const char *timeline_before(struct rig *r)
+{
+	const char *why = syncobjs_before(r);
+	int err;
+
+	if (why)
+		return why;
+	err = syncobj_transfer(r, r->timeline, POINT, r->binary, 0);
+	return err ? wrong("TRANSFER: %s", strerror(-err)) : NULL;
+}
+
+static const char *syncobjs_end(struct rig *r)
+{
+	const char *why = syncobj_destroy(r, &r->timeline);
+
+	close_fd(&r->made);
+	return why ?: syncobj_destroy(r, &r->binary);
+}
+
+/* The point is that of the sources, and goes with them. */
+static const char *point_after(struct rig *r)
+{
+	const char *why = NULL;
+
+	if (point_pending(r, POINT, 0, 0))
+		why = "a point is not pending";
+	why = why ?: sources_signal(r);
+	if (!why && point_pending(r, POINT, WAIT_MS, 0) != -EBADMSG)
+		why = "a point does not signal";
+	sources_close(r);
+	return why ?: syncobjs_end(r);
+}
+
+static int call_syncobj_create(struct rig *r)
+{
+	return syncobj_create(r, &r->binary, DRM_SYNCOBJ_CREATE_SIGNALED);
+}
+
+static const char *syncobj_create_after(struct rig *r)
+{
+	int err = syncobj_create(r, &r->timeline, 0);
+
+	err = err ?: syncobj_transfer(r, r->timeline, POINT, r->binary, 0);
+	if (err)
+		return wrong("TRANSFER: %s", strerror(-err));
+	if (point_pending(r, POINT, WAIT_MS, 0) != -EBADMSG)
+		return "a syncobj is not signaled from the start";
+	return syncobjs_end(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, syncobj_create)
+{
+	.faulty = {
+		.before = nothing_before,
+		.call = call_syncobj_create,
+		.after = syncobj_create_after,
+		.syncobj = true,
+	},
+};
+
+static int call_syncobj_export(struct rig *r)
+{
+	return syncobj_export(r, r->timeline, 0);
+}
+
+/* It is the same one by its other name. */
+static const char *syncobj_export_after(struct rig *r)
+{
+	const char *why = NULL;
+	__u32 other = 0;
+	int err;
+
+	err = syncobj_import(r, r->made, &other, 0) ?: point_signal(r, POINT + 1);
+	if (!err)
+		err = syncobj_transfer(r, r->binary, 0, other, POINT + 1);
+	if (err)
+		why = wrong("an imported syncobj: %s", strerror(-err));
+	why = why ?: syncobj_destroy(r, &other);
+	return why ?: point_after(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, syncobj_export)
+{
+	.faulty = {
+		.before = timeline_before,
+		.call = call_syncobj_export,
+		.after = syncobj_export_after,
+		.fds = 1,
+		.syncobj = true,
+	},
+};
+
+static int call_export_sync_file(struct rig *r)
+{
+	return syncobj_export(r, r->binary,
+			      DRM_SYNCOBJ_HANDLE_TO_FD_FLAGS_EXPORT_SYNC_FILE);
+}
+
+static const char *export_sync_file_after(struct rig *r)
+{
+	const char *why = made_after(r);
+
+	return why ?: syncobjs_end(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, syncobj_export_sync_file)
+{
+	.faulty = {
+		.before = syncobjs_before,
+		.call = call_export_sync_file,
+		.after = export_sync_file_after,
+		.fds = 1,
+		.other_errno = EINVAL,
+		.syncobj = true,
+	},
+};
+
+static int call_transfer_to_timeline(struct rig *r)
+{
+	return syncobj_transfer(r, r->timeline, POINT, r->binary, 0);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, syncobj_transfer_to_timeline)
+{
+	.faulty = {
+		.before = syncobjs_before,
+		.call = call_transfer_to_timeline,
+		.after = point_after,
+		.syncobj = true,
+	},
+};
+
+static int call_point_signal(struct rig *r)
+{
+	return point_signal(r, POINT);
+}
+
+static const char *point_signal_after(struct rig *r)
+{
+	if (point_pending(r, POINT, WAIT_MS, 0) != -EBADMSG)
+		return "a point is not signaled";
+	return syncobjs_end(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, syncobj_point_signal)
+{
+	.faulty = {
+		.before = syncobjs_open,
+		.call = call_point_signal,
+		.after = point_signal_after,
+		.syncobj = true,
+	},
+};
+
+static int call_point_wait(struct rig *r)
+{
+	return point_pending(r, POINT, 0, 0);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, syncobj_wait)
+{
+	.faulty = {
+		.before = timeline_before,
+		.call = call_point_wait,
+		.after = point_after,
+		.syncobj = true,
+	},
+};
+
+static int call_point_wait_for_submit(struct rig *r)
+{
+	return point_pending(r, POINT, 0, DRM_SYNCOBJ_WAIT_FLAGS_WAIT_FOR_SUBMIT);
+}
+
+static const char *transfer_after(struct rig *r)
+{
+	int err = syncobj_transfer(r, r->timeline, POINT, r->binary, 0);
+
+	return err ? wrong("TRANSFER: %s", strerror(-err)) : point_after(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, syncobj_wait_for_submit)
+{
+	.faulty = {
+		.before = syncobjs_before,
+		.call = call_point_wait_for_submit,
+		.after = transfer_after,
+		.syncobj = true,
+	},
+};
+
+static const char *eventfd_open(struct rig *r)
+{
+	r->event = eventfd(0, EFD_CLOEXEC);
+	return r->event < 0 ? wrong("eventfd: %m") : NULL;
+}
+
+static const char *eventfd_before(struct rig *r)
+{
+	const char *why = timeline_before(r);
+
+	return why ?: eventfd_open(r);
+}
+
+static const char *eventfd_early_before(struct rig *r)
+{
+	const char *why = syncobjs_before(r);
+
+	return why ?: eventfd_open(r);
+}
+
+static int call_eventfd(struct rig *r)
+{
+	struct drm_syncobj_eventfd data = {
+		.handle = r->timeline,
+		.point = POINT,
+		.fd = r->event,
+	};
+
+	return try_ioctl(r->drm, DRM_IOCTL_SYNCOBJ_EVENTFD, &data);
+}
+
+/* One event, and no other for a call that failed. */
+static const char *eventfd_after(struct rig *r)
+{
+	const char *why = NULL;
+	__u64 events = 0;
+
+	if (is_ready(r->event, POLLIN, 0))
+		why = "an event too early";
+	why = why ?: point_after(r);
+	if (!why && (!is_ready(r->event, POLLIN, WAIT_MS) ||
+		     read(r->event, &events, sizeof(events)) < 0 || events != 1))
+		why = wrong("%llu events of one point", events);
+	close_fd(&r->event);
+	return why;
+}
+
+FIXTURE_VARIANT_ADD(no_memory, syncobj_eventfd)
+{
+	.faulty = {
+		.before = eventfd_before,
+		.call = call_eventfd,
+		.after = eventfd_after,
+		.syncobj = true,
+	},
+};
+
+/* The point comes after who waits for it. */
+static const char *eventfd_early_after(struct rig *r)
+{
+	int err = syncobj_transfer(r, r->timeline, POINT, r->binary, 0);
+
+	return err ? wrong("TRANSFER: %s", strerror(-err)) : eventfd_after(r);
+}
+
+FIXTURE_VARIANT_ADD(no_memory, syncobj_eventfd_early)
+{
+	.faulty = {
+		.before = eventfd_early_before,
+		.call = call_eventfd,
+		.after = eventfd_early_after,
+		.syncobj = true,
+	},
+};
+
 /* One call with the @nth allocation failing; how far was it from that? */
 static const char *fail_one(struct rig *r, const struct faulty *f,
 			    unsigned int nth, unsigned int *left)
@@ -1238,6 +1624,11 @@ static void fail_prepare(struct __test_metadata *_metadata, struct rig *r,
 		if (r->vgem < 0)
 			SKIP(return, "no vgem: load the module");
 	}
+	if (f->syncobj) {
+		r->drm = open_syncobj_device();
+		if (r->drm < 0)
+			SKIP(return, "no device has syncobjs");
+	}
 	r->hz = FAST_HZ;
 	if (f->display)
 		ASSERT_FINE(rig_start(r));
@@ -1254,6 +1645,7 @@ static void fail_finish(struct __test_metadata *_metadata, struct rig *r)
 	faults_close(&r->fail_nth);
 	sources_close(r);
 	close_fd(&r->dmabuf);
+	close_fd(&r->drm);
 	EXPECT_FINE(display_destroy(&r->d));
 	EXPECT_FINE(kmsg_check(r->kmsg));
 }
@@ -1271,6 +1663,79 @@ FIXTURE_TEARDOWN(no_memory)
 TEST_F_TIMEOUT(no_memory, fail_each, CASE_SECONDS)
 {
 	fail_each(_metadata, &self->r, &variant->faulty);
+}
+
+/* ---- no memory for those that work for it ---- */
+
+/*
+ * The @nth allocation from now fails, of each of the kernel's threads that are bound
+ * to no CPU: composers have those. 0: none does.
+ */
+static void kworkers_fail(unsigned int nth)
+{
+	char path[64], text[16];
+	glob_t comms;
+	size_t n;
+
+	snprintf(text, sizeof(text), "%u", nth);
+	glob("/proc/[0-9]*/comm", 0, NULL, &comms);
+	for (n = 0; n < comms.gl_pathc; n++) {
+		if (!file_contains(comms.gl_pathv[n], "kworker/u"))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%lu/fail-nth",
+			 strtoul(comms.gl_pathv[n] + strlen("/proc/"), NULL, 10));
+		/* threads come and go */
+		write_file(path, text);
+	}
+	globfree(&comms);
+}
+
+FIXTURE(no_memory_for_worker)
+{
+	struct rig r;
+};
+
+FIXTURE_SETUP(no_memory_for_worker)
+{
+	const struct faulty display = { .display = true };
+
+	fail_prepare(_metadata, &self->r, &display);
+}
+
+FIXTURE_TEARDOWN(no_memory_for_worker)
+{
+	fail_finish(_metadata, &self->r);
+}
+
+/* What cannot be written says so, and the next one is written. */
+TEST_F_TIMEOUT(no_memory_for_worker, writeback, CASE_SECONDS)
+{
+	unsigned int round, failed = 0;
+	struct rig *r = &self->r;
+	int err, status;
+	bool ready;
+
+	for (round = 0; round < 200 && failed < 10; round++) {
+		ASSERT_FINE(settle(r));
+		kworkers_fail(1 + round % 2);
+		err = commit(r, WITH_WRITEBACK, NO_FENCE, 0);
+		ready = !err && is_ready(r->writeback, POLLIN, WAIT_MS);
+		kworkers_fail(0);
+		ASSERT_EQ(0, err);
+		ASSERT_TRUE(ready)
+			TH_LOG("a writeback does not end if it has no memory");
+		status = fence_status(r->writeback);
+		close_fd(&r->writeback);
+		if (status == -ENOMEM)
+			failed++;
+		else
+			ASSERT_EQ(1, status);
+
+		ASSERT_EQ(0, commit(r, WITH_WRITEBACK, NO_FENCE, 0));
+		ASSERT_FINE(use_results(r, false));
+	}
+	TH_LOG("power: %u of %u writebacks had no memory", failed, round);
+	EXPECT_POWER(failed);
 }
 
 /* ---- no time ---- */
