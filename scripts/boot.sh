@@ -10,7 +10,6 @@
 # on top.
 . "$(dirname "$0")/common.sh"
 
-# The default of writeback_fence_lifetime, 1000, is for machines that are not emulated.
 rounds=${WRITEBACK_FENCE_ROUNDS:-100}
 kcsan=${KCSAN:-0}
 

@@ -150,9 +150,9 @@ static void put_link(struct chain_test *t, unsigned int i)
 	t->links[i] = NULL;
 }
 
-/* A chain of @n links, or as many chains of one. */
+/* A chain of @n links, or as many chains of one. With @same, all wait for member 0. */
 static struct chain_test *links_create(struct kunit *test, unsigned int n,
-				       bool linked)
+				       bool linked, bool same)
 {
 	struct chain_test *t = kzalloc_obj(*t);
 	unsigned int i;
@@ -180,6 +180,8 @@ static struct chain_test *links_create(struct kunit *test, unsigned int n,
 		member->t = t;
 		dma_fence_init(&member->base, &member_ops, dma_fence_context_alloc(1), 1);
 		t->members[i] = member;
+		if (same)
+			member = t->members[0];
 		dma_fence_chain_init(chain, dma_fence_get(prev),
 				     dma_fence_get(&member->base), i + 1);
 		t->links[i] = &chain->base;
@@ -199,7 +201,7 @@ err:
 
 static struct chain_test *chain_test_create(struct kunit *test, unsigned int n)
 {
-	return links_create(test, n, true);
+	return links_create(test, n, true, false);
 }
 
 /* Waits for each link. */
@@ -358,7 +360,7 @@ static void forwards_in_order(struct kunit *test)
 	if (IS_ENABLED(CONFIG_PREEMPT_RT))
 		kunit_skip(test, "fences do not signal with interrupts off");
 
-	t = links_create(test, LINKS, false);
+	t = links_create(test, LINKS, false, false);
 	watch_links(t);
 	signal_members(t, 0, LINKS, true);
 	chain_test_end(test, t);
@@ -402,7 +404,7 @@ static void few_links(struct kunit *test, bool linked)
 	if (IS_ENABLED(CONFIG_PREEMPT_RT))
 		kunit_skip(test, "fences do not signal with interrupts off");
 
-	t = links_create(test, MANY_LINKS, linked);
+	t = links_create(test, MANY_LINKS, linked, false);
 	watch_links(t);
 
 	t->counted = &t->signaled;
@@ -420,6 +422,24 @@ static void few_in_one_interrupt(struct kunit *test)
 static void few_chains_in_one_interrupt(struct kunit *test)
 {
 	few_links(test, false);
+}
+
+/* One fence is each point of a timeline, as importing a sync_file can have it. */
+static void few_of_one_fence_in_one_interrupt(struct kunit *test)
+{
+	struct chain_test *t;
+
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		kunit_skip(test, "fences do not signal with interrupts off");
+
+	t = links_create(test, MANY_LINKS, true, true);
+	watch_links(t);
+
+	t->counted = &t->signaled;
+	signal_members(t, 0, 1, true);
+	chain_test_end(test, t);
+	few_at_once(test, t);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->signaled), MANY_LINKS);
 }
 
 /* The same when each link waits for the one before it. */
@@ -462,7 +482,7 @@ static void one_after_many(struct kunit *test)
 	if (IS_ENABLED(CONFIG_PREEMPT_RT))
 		kunit_skip(test, "fences do not signal with interrupts off");
 
-	t = links_create(test, MANY_LINKS, false);
+	t = links_create(test, MANY_LINKS, false, false);
 	watch_links(t);
 
 	migrate_disable();
@@ -489,7 +509,7 @@ static void few_in_many_interrupts(struct kunit *test)
 	if (IS_ENABLED(CONFIG_PREEMPT_RT))
 		kunit_skip(test, "fences do not signal with interrupts off");
 
-	t = links_create(test, MANY_LINKS, false);
+	t = links_create(test, MANY_LINKS, false, false);
 	watch_links(t);
 	t->counted = &t->signaled;
 
@@ -726,6 +746,7 @@ static struct kunit_case dma_fence_chain_signal_cases[] = {
 	KUNIT_CASE(no_nesting),
 	KUNIT_CASE(few_in_one_interrupt),
 	KUNIT_CASE(few_chains_in_one_interrupt),
+	KUNIT_CASE(few_of_one_fence_in_one_interrupt),
 	KUNIT_CASE(few_in_one_interrupt_linked),
 	KUNIT_CASE(one_after_many),
 	KUNIT_CASE(few_in_many_interrupts),

@@ -10,7 +10,6 @@
  * kernel command line, and needs a boot for each case:
  *
  *   kunit.py run --kunitconfig=drivers/dma-buf \
- *	--kconfig_add CONFIG_DEBUG_KERNEL=y --kconfig_add CONFIG_PROVE_LOCKING=y \
  *	--kconfig_add CONFIG_DEBUG_ATOMIC_SLEEP=y --kconfig_add CONFIG_DMABUF_DEBUG=y \
  *	--kconfig_add CONFIG_SMP=y --kernel_args seccomp=on --kernel_args ncpus=2 \
  *	--kernel_args dmabuf_kunit.provoke=1 'dma-buf-fence-violations.list_lock'
@@ -35,7 +34,7 @@ static bool provoke;
 module_param(provoke, bool, 0400);
 MODULE_PARM_DESC(provoke, "Run the cases that end in a report of lockdep");
 
-/* Two issuers, that is, two places that initialize fences. */
+/* Two issuers: two ops tables. */
 struct lockdep_fence {
 	struct dma_fence base;
 	bool (*enable)(struct lockdep_fence *fence);

@@ -103,7 +103,7 @@ struct seqno_case {
 
 static const struct seqno_case seqno_cases[] = {
 	{ .name = "32 bits that wrap", .a = U32_MAX, .b = 0 },
-	{ .name = "32 bits of 64", .a = U32_MAX, .b = POW_2_32 },
+	{ .name = "u64 number, 32 bits compared", .a = U32_MAX, .b = POW_2_32 },
 	{ .name = "64 bits", .is_64 = true, .a = U32_MAX, .b = POW_2_32 },
 	{ .name = "64 bits, far apart", .is_64 = true, .a = 1, .b = U64_MAX },
 };
@@ -121,7 +121,10 @@ static unsigned int count_fences(struct dma_resv *resv)
 	return n;
 }
 
-/* The later one takes the place of the other, whose slot is kept if it comes after. */
+/*
+ * The later one replaces the other. If the earlier one is added after it, it gets
+ * a slot of its own.
+ */
 static void resv_replaces(struct kunit *test)
 {
 	const struct seqno_case *c = test->param_value;

@@ -222,8 +222,9 @@ static void expect_filled(struct kunit *test, struct user_mem *user, size_t inde
 	KUNIT_EXPECT_EQ(test, fence.status, status);
 	KUNIT_EXPECT_EQ(test, fence.flags, 0);
 	KUNIT_EXPECT_EQ(test, !!fence.timestamp_ns, !!status);
-	if (status)
-		return;	/* the names of a signaled fence are those of the core */
+	/* Without a name there is no end of it. The core names what has signaled. */
+	if (status || fence.status != status)
+		return;
 	KUNIT_EXPECT_STREQ(test, fence.driver_name, "mock");
 	KUNIT_EXPECT_STREQ(test, fence.obj_name, "mock timeline");
 }
@@ -731,11 +732,13 @@ static void test_import_many(struct kunit *test)
 #define ADD_NEW 60
 #define ADD_ALL (ADD_OLD + ADD_NEW)
 
-static struct dma_fence *mock_fence_of(struct kunit *test, u64 context, u64 seqno)
+/* Of the @n-th context, or in one of ten cases of none. */
+static struct dma_fence *mock_fence_of(struct kunit *test, u64 context,
+				       unsigned int n, u64 seqno)
 {
 	struct dma_fence *f = mock_fence(test);
 
-	f->context = context;
+	f->context = n % 10 ? context + n : 0;
 	f->seqno = seqno;
 	return f;
 }
@@ -784,11 +787,17 @@ static void test_import_replaces(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, f);
 	/* Three of each context, which are of different usage, in no order. */
 	for (i = 0; i < ADD_OLD; i++)
-		f[i] = mock_fence_of(test, context + i / 3 * 7 % (ADD_OLD / 3),
+		f[i] = mock_fence_of(test, context, i / 3 * 7 % (ADD_OLD / 3),
 				     i % 4 + 1);
 	for (; i < ADD_ALL; i++)
-		f[i] = mock_fence_of(test, context + (i - ADD_OLD) * 11 % ADD_NEW,
+		f[i] = mock_fence_of(test, context, (i - ADD_OLD) * 11 % ADD_NEW,
 				     i % 2 ? 2 : 5);
+	/* Two are there already, one of them without a context. */
+	for (i = 0; i < 2; i++) {
+		dma_fence_put(f[ADD_OLD + i]);
+		f[ADD_OLD + i] = dma_fence_get(f[i ? 70 : 1]);
+		KUNIT_ASSERT_EQ(test, !f[ADD_OLD + i]->context, !i);
+	}
 
 	dmabuf = mock_dma_buf(test);
 	dma_resv_init(&one_by_one);
@@ -810,8 +819,9 @@ static void test_import_replaces(struct kunit *test)
 		dma_resv_for_each_fence(&cursor, resv, DMA_RESV_USAGE_BOOKKEEP,
 					fence) {
 			for (i = 0; i < ADD_ALL; i++) {
+				/* How often, for each usage. */
 				if (fence == f[i])
-					seen[r][i] = dma_resv_iter_usage(&cursor) + 1;
+					seen[r][i] += BIT(4 * dma_resv_iter_usage(&cursor));
 			}
 		}
 		dma_resv_unlock(resv);

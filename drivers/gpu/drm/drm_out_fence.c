@@ -37,9 +37,11 @@
 struct drm_out_fence {
 	struct dma_fence base;
 	struct list_head pending;	/* in &drm_out_fence_timeline.pending */
+#ifdef CONFIG_DEBUG_FS
 	ktime_t created;
 	pid_t tgid;			/* of who made the commit */
 	char comm[TASK_COMM_LEN];
+#endif
 	char driver_name[32];	/* as much of it as struct sync_fence_info has */
 	char timeline_name[sizeof_field(struct drm_out_fence_timeline, name)];
 };
@@ -174,9 +176,11 @@ struct dma_fence *drm_out_fence_create(struct drm_out_fence_timeline *timeline,
 
 	strscpy(fence->driver_name, dev->driver->name);
 	strscpy(fence->timeline_name, timeline->name);
+#ifdef CONFIG_DEBUG_FS
 	fence->created = ktime_get();
 	fence->tgid = task_tgid_nr(current);
 	get_task_comm(fence->comm, current->group_leader);
+#endif
 
 	spin_lock(&timeline->lock);
 	if (timeline->num_pending >= timeline->prune_at)
@@ -192,6 +196,7 @@ struct dma_fence *drm_out_fence_create(struct drm_out_fence_timeline *timeline,
 	return &fence->base;
 }
 
+#ifdef CONFIG_DEBUG_FS
 /*
  * drm_out_fence_timeline_show - list what is still pending
  * @timeline: the timeline
@@ -230,3 +235,4 @@ void drm_out_fence_timeline_show(struct drm_out_fence_timeline *timeline,
 		seq_printf(m, "and %u more\n", count - DRM_OUT_FENCE_SHOW_MAX);
 }
 EXPORT_SYMBOL_FOR_TESTS_ONLY(drm_out_fence_timeline_show);
+#endif

@@ -51,9 +51,14 @@ position p;
 * dma_fence_init@p(F, O, NULL, C, S)
 |
 * dma_fence_init64@p(F, O, NULL, C, S)
-|
-* dma_fence_spinlock@p(F)
 )
+
+@chosen depends on context || org || report@
+expression F;
+position p;
+@@
+
+* dma_fence_spinlock@p(F)
 
 @external depends on context || org || report@
 expression F, O, L, C, S;
@@ -70,22 +75,34 @@ position p != null.p;
 p << null.p;
 @@
 
-coccilib.report.print_report(p[0], "lock of a fence that is always the one inside")
+coccilib.report.print_report(p[0], "WARNING: dma_fence_init() takes no lock any more, drop the NULL")
 
 @script:python depends on org@
 p << null.p;
 @@
 
-coccilib.org.print_todo(p[0], "lock of a fence that is always the one inside")
+coccilib.org.print_todo(p[0], "WARNING: dma_fence_init() takes no lock any more, drop the NULL")
+
+@script:python depends on report@
+p << chosen.p;
+@@
+
+coccilib.report.print_report(p[0], "WARNING: dma_fence_spinlock() is &fence->lock now")
+
+@script:python depends on org@
+p << chosen.p;
+@@
+
+coccilib.org.print_todo(p[0], "WARNING: dma_fence_spinlock() is &fence->lock now")
 
 @script:python depends on report@
 p << external.p;
 @@
 
-coccilib.report.print_report(p[0], "external lock of a fence, convert the driver")
+coccilib.report.print_report(p[0], "ERROR: dma_fence_init() takes no lock any more, convert the driver")
 
 @script:python depends on org@
 p << external.p;
 @@
 
-coccilib.org.print_todo(p[0], "external lock of a fence, convert the driver")
+coccilib.org.print_todo(p[0], "ERROR: dma_fence_init() takes no lock any more, convert the driver")

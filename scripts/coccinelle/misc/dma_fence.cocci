@@ -13,12 +13,13 @@
 ///  5. ->release() that frees the fence with no regard for RCU readers.
 ///
 //# Patch mode only wraps comparisons of ops with the address of an ops table in
-//# rcu_access_pointer(), and leaves assertions alone. That is always safe, but if
-//# the ops detach, the result is "not equal" for a signaled fence.
+//# rcu_access_pointer(), and leaves assertions alone. That is right for RCU; but
+//# if the ops detach, the result is "not equal" for a signaled fence.
 //#
 //# What is a fence is decided by type. A structure with a fence inside has to be
 //# defined in the file or in a header that the file includes with quotes. Trace
-//# event macros cannot be parsed; use sparse for what is inside of them.
+//# event macros cannot be parsed; use sparse for what is inside of them. Functions
+//# that use scoped_guard() are skipped.
 //#
 //# A fence is not followed into other functions, nor from one expression to
 //# another.
@@ -217,14 +218,67 @@ position p2;
 rcu_read_lock();
 ... when != rcu_read_unlock();
 (
-* l = &f->lock@p1;
+* l = \(&f->lock@p1\|&f->inline_lock@p1\|f->extern_lock@p1\|dma_fence_spinlock@p1(f)\);
 |
-* T l = &f->lock@p1;
+* T l = \(&f->lock@p1\|&f->inline_lock@p1\|f->extern_lock@p1\|dma_fence_spinlock@p1(f)\);
 )
 ... when != l = e
 rcu_read_unlock();
 ... when != l = e
 * spin_lock@p2(l, ...)
+
+// The same with the fence, unless somebody gets a reference to it.
+
+@held exists@
+local idexpression struct dma_fence *f;
+identifier d;
+position ok;
+expression E;
+@@
+
+(
+ f = rcu_dereference@ok(E);
+ ...
+ \(dma_fence_get(f)\|dma_fence_get_rcu(f)\)
+|
+ struct dma_fence *d = rcu_dereference@ok(E);
+ ...
+ \(dma_fence_get(d)\|dma_fence_get_rcu(d)\)
+)
+
+@unheld depends on !patch exists@
+local idexpression struct dma_fence *f;
+identifier d;
+expression E, e;
+identifier spin_lock =~ "^(raw_)?spin_(try)?lock";
+position p : script:python() { foreign(p) };
+position p1 != held.ok;
+position p2;
+@@
+
+rcu_read_lock();
+... when != rcu_read_unlock();
+(
+* f = rcu_dereference@p@p1(E);
+... when != f = e
+rcu_read_unlock();
+... when != f = e
+(
+* dma_fence_lock_irqsave@p2(f, ...)
+|
+* spin_lock@p2(\(&f->lock\|&f->inline_lock\|f->extern_lock\|dma_fence_spinlock(f)\), ...)
+)
+|
+* struct dma_fence *d = rcu_dereference@p@p1(E);
+... when != d = e
+rcu_read_unlock();
+... when != d = e
+(
+* dma_fence_lock_irqsave@p2(d, ...)
+|
+* spin_lock@p2(\(&d->lock\|&d->inline_lock\|d->extern_lock\|dma_fence_spinlock(d)\), ...)
+)
+)
 
 // -----------------------------------------------------------------------------
 // 4: names outside of RCU
@@ -345,6 +399,13 @@ s << outlives.p2;
 @@
 
 say(p, "ERROR: lock of a fence looked up under rcu_read_lock(), but taken after rcu_read_unlock() on line %s" % (s[0].line))
+
+@script:python depends on report || org@
+p << unheld.p1;
+s << unheld.p2;
+@@
+
+say(p, "ERROR: fence looked up under rcu_read_lock(), but locked without a reference after rcu_read_unlock() on line %s" % (s[0].line))
 
 @script:python depends on report || org@
 p << names.p;

@@ -205,6 +205,7 @@ static void drm_test_fence_names(struct kunit *test)
 	dma_fence_put(fence);
 }
 
+#ifdef CONFIG_DEBUG_FS
 static struct drm_out_fence_timeline *fence_timeline(const struct fence_issuer *issuer)
 {
 	return issuer->wb_connector ? &issuer->wb_connector->out_fences :
@@ -331,6 +332,7 @@ static void drm_test_fence_list_many(struct kunit *test)
 	for (i = 0; i < ARRAY_SIZE(fences); i++)
 		dma_fence_put(fences[i]);
 }
+#endif /* CONFIG_DEBUG_FS */
 
 static void fence_callback(struct dma_fence *fence, struct dma_fence_cb *cb)
 {
@@ -1216,9 +1218,11 @@ static void drm_test_fence_race_signal_names(struct kunit *test)
 
 static struct kunit_case drm_fence_tests[] = {
 	KUNIT_CASE_PARAM(drm_test_fence_names, fence_source_gen_params),
+#ifdef CONFIG_DEBUG_FS
 	KUNIT_CASE_PARAM(drm_test_fence_list, fence_source_gen_params),
 	KUNIT_CASE_PARAM(drm_test_fence_list_comm, fence_source_gen_params),
 	KUNIT_CASE_PARAM(drm_test_fence_list_many, fence_source_gen_params),
+#endif
 	KUNIT_CASE_PARAM(drm_test_fence_device_gone, fence_source_gen_params),
 	KUNIT_CASE_PARAM(drm_test_fence_device_gone_syncobj,
 			 fence_source_gen_params),

@@ -35,7 +35,7 @@ static const struct seqno_case {
 	u64 earlier, later;
 } seqno_cases[] = {
 	{ .name = "32 bits that wrap", .earlier = U32_MAX, .later = 0 },
-	{ .name = "32 bits of 64", .earlier = U32_MAX, .later = U32_MAX + 1ull },
+	{ .name = "u64 number, 32 bits compared", .earlier = U32_MAX, .later = U32_MAX + 1ull },
 	{ .name = "64 bits", .is_64 = true, .earlier = U32_MAX, .later = U32_MAX + 1ull },
 	{ .name = "64 bits, far apart", .is_64 = true, .earlier = 1, .later = U64_MAX },
 };

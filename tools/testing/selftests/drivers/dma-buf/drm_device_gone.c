@@ -734,13 +734,35 @@ static bool has_cap(int fd, __u64 capability)
 	return !ioctl(fd, DRM_IOCTL_GET_CAP, &cap) && cap.value;
 }
 
+/* Who opens a primary node may become master there. */
+static int open_node(unsigned int card)
+{
+	char path[PATH_MAX];
+	glob_t render;
+	int fd = -1;
+
+	snprintf(path, sizeof(path), "/sys/class/drm/card%u/device/drm/renderD*", card);
+	if (!glob(path, 0, NULL, &render)) {
+		snprintf(path, sizeof(path), "/dev/dri%.64s",
+			 strrchr(render.gl_pathv[0], '/'));
+		globfree(&render);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+	}
+	if (fd >= 0)
+		return fd;
+	snprintf(path, sizeof(path), "/dev/dri/card%u", card);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd >= 0)
+		ioctl(fd, DRM_IOCTL_DROP_MASTER);
+	return fd;
+}
+
 /* Before any test has taken the first one away. */
-__attribute__((constructor)) static void find_second(void)
+static void find_second(void)
 {
 	const char *why, *wanted = getenv("DRM_DEVICE_GONE");
 	struct device first, dev;
 	unsigned int card;
-	char path[64];
 	int fd;
 
 	why = find_device(&first);
@@ -755,8 +777,7 @@ __attribute__((constructor)) static void find_second(void)
 	for (card = 0; card < 64; card++) {
 		if (!read_device(&dev, card) || !strcmp(dev.name, first.name))
 			continue;
-		snprintf(path, sizeof(path), "/dev/dri/card%u", card);
-		fd = open(path, O_RDWR | O_CLOEXEC);
+		fd = open_node(card);
 		if (fd < 0)
 			continue;
 		if (has_cap(fd, DRM_CAP_SYNCOBJ_TIMELINE))
@@ -1717,4 +1738,14 @@ TEST_F_TIMEOUT(waits, for_submission, 120)
 	close(event);
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char **argv)
+{
+	bool ask = false;
+	int i;
+
+	for (i = 1; i < argc; i++)
+		ask = ask || !strcmp(argv[i], "-h") || !strcmp(argv[i], "-l");
+	if (!ask)
+		find_second();
+	return test_harness_run(argc, argv);
+}

@@ -1650,6 +1650,9 @@ TEST_F_TIMEOUT(detached, newest_signals_first, 60)
 		EXPECT_EQ(0, fence_status(implicit));
 		close(implicit);
 	}
+	EXPECT_FINE(has_ended(fences[0], CANCELLED));
+	EXPECT_FINE(has_ended(fences[1], CANCELLED));
+	EXPECT_TRUE(is_ready(merge.fence, POLLIN, WAIT_MS));
 	close(merge.fence);
 	close(fences[0]);
 	close(fences[1]);

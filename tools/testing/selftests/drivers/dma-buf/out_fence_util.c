@@ -603,13 +603,6 @@ int timeline_inc(int timeline, __u32 by)
 	return try_ioctl(timeline, SW_SYNC_IOC_INC, &by);
 }
 
-int fence_status(int fd)
-{
-	struct sync_file_info info = {};
-
-	return try_ioctl(fd, SYNC_IOC_FILE_INFO, &info) ? INT_MIN : info.status;
-}
-
 /* ---- buffers ---- */
 
 const char *buffer_create(int fd, __u32 *handle)
@@ -1457,6 +1450,13 @@ const char *flip_wait(struct display *d, unsigned int events)
 }
 
 /* ---- everything that a sync_file can do ---- */
+
+int fence_status(int fd)
+{
+	struct sync_file_info info = {};
+
+	return try_ioctl(fd, SYNC_IOC_FILE_INFO, &info) ? INT_MIN : info.status;
+}
 
 #define MAX_INFO	8
 

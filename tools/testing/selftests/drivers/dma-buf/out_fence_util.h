@@ -219,8 +219,6 @@ int timeline_open(void);
 int timeline_fence(int timeline, __u32 value);
 /* Lets the timeline go on; returns 0 or -errno. */
 int timeline_inc(int timeline, __u32 by);
-/* 0: pending, 1: signaled, -errno: with an error, INT_MIN: not a fence. */
-int fence_status(int fd);
 
 /* Buffers, as handles of a DRM file and as DMA-bufs. */
 
@@ -292,6 +290,8 @@ const char *flip_wait(struct display *d, unsigned int events);
 
 /* The fences. */
 
+/* 0: pending, 1: signaled, -errno: with an error, INT_MIN: not a fence. */
+int fence_status(int fd);
 /* A fence of the object @id that somebody asks for now. */
 void fence_init(struct fence *f, const char *type, __u32 id);
 /* SYNC_IOC_FILE_INFO with room for @n fences, checked as far as one can. */

@@ -42,7 +42,7 @@
 #define STRESS_MAX_MS	10000
 #define MAX_FENCES	1000
 
-#define ROUNDS		1000
+#define ROUNDS		100
 #define MAX_ROUNDS	100000	/* it depends on the machine what is too many */
 
 static unsigned int rounds;
@@ -797,7 +797,8 @@ TEST_F_TIMEOUT(display, rounds, 600)
 		return;
 	}
 	start = now_ns();
-	EXPECT_FINE(leaks_check(&leaks, rounds / 8));
+	/* fewer objects can be in what CPUs keep of a slab */
+	EXPECT_FINE(leaks_check(&leaks, rounds / 8 > 64 ? rounds / 8 : 64));
 	TH_LOG("looked for leaks for %llu ms",
 	       (now_ns() - start) / NSEC_PER_MSEC);
 }
