@@ -220,10 +220,54 @@ static void test_released_while_closed(struct kunit *test)
 	test_released_while_signaled(test, true);
 }
 
+struct dropper {
+	struct dma_fence_cb cb;
+	struct sync_timeline *timeline;
+	struct dma_fence *other;
+};
+
+static void dropper_cb(struct dma_fence *fence, struct dma_fence_cb *cb)
+{
+	struct dropper *dropper = container_of(cb, struct dropper, cb);
+
+	/* The release takes this lock. Rather fail than hang. */
+	if (!spin_trylock(&dropper->timeline->lock))
+		return;
+	spin_unlock(&dropper->timeline->lock);
+
+	dma_fence_put(dropper->other);
+	dropper->other = NULL;
+}
+
+/* A callback may drop the last reference to another fence of the timeline. */
+static void test_callback_drops_other(struct kunit *test)
+{
+	struct dropper dropper = {};
+	struct timeline timeline;
+	struct dma_fence *fence;
+
+	timeline_open(test, &timeline);
+	dropper.timeline = timeline.file->private_data;
+	fence = timeline_fence(test, &timeline, 1);
+	dropper.other = timeline_fence(test, &timeline, 2);
+	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &dropper.cb,
+							dropper_cb));
+	timeline_inc(test, &timeline, 1);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 1);
+	KUNIT_EXPECT_NULL(test, dropper.other);
+	KUNIT_EXPECT_EQ(test, list_empty(&dropper.timeline->pt_list),
+			!dropper.other);
+
+	dma_fence_put(dropper.other);
+	dma_fence_put(fence);
+	timeline_close(&timeline);
+}
+
 static struct kunit_case sw_sync_cases[] = {
 	KUNIT_CASE(test_signaler_holds_reference),
 	KUNIT_CASE(test_released_while_incremented),
 	KUNIT_CASE(test_released_while_closed),
+	KUNIT_CASE(test_callback_drops_other),
 	{}
 };
 

@@ -9,6 +9,7 @@
  * connector is freed.
  */
 
+#include <linux/build_bug.h>
 #include <linux/dma-fence.h>
 #include <linux/list.h>
 #include <linux/minmax.h>
@@ -17,6 +18,7 @@
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/stdarg.h>
+#include <linux/stddef.h>
 #include <linux/string.h>
 #include <linux/string_helpers.h>
 #include <linux/timekeeping.h>
@@ -28,7 +30,7 @@
 
 #include "drm_crtc_internal.h"
 
-/* More than that are not in flight unless a driver forgets to signal. */
+/* No driver has more in flight, unless it forgets to signal. */
 #define DRM_OUT_FENCE_PRUNE_MIN	8u
 
 /* Lines of a file in debugfs. */
@@ -46,11 +48,11 @@ struct drm_out_fence {
 	char timeline_name[sizeof_field(struct drm_out_fence_timeline, name)];
 };
 
+/* The default release frees the memory of the dma_fence. */
+static_assert(offsetof(struct drm_out_fence, base) == 0);
+
 static struct drm_out_fence *to_drm_out_fence(struct dma_fence *fence)
 {
-	/* The default release frees the memory of the dma_fence. */
-	BUILD_BUG_ON(offsetof(struct drm_out_fence, base));
-
 	return container_of(fence, struct drm_out_fence, base);
 }
 

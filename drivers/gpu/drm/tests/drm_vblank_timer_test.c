@@ -59,14 +59,14 @@ static bool timer_handle(struct drm_crtc *crtc)
 	struct timer_device *dev = to_timer_device(crtc->dev);
 	void (*handle)(struct timer_device *dev);
 
-	/* Pairs with timer_set_handle() and test_off_waits(). */
+	/* Pairs with timer_set_handle() and drm_test_vblank_timer_off_waits(). */
 	handle = smp_load_acquire(&dev->handle);
 	dev->cpu = raw_smp_processor_id();
 	complete(&dev->began);
 	WRITE_ONCE(dev->entered, dev->entered + 1);
 	if (handle)
 		handle(dev);
-	/* Pairs with test_off_waits(). */
+	/* Pairs with drm_test_vblank_timer_off_waits(). */
 	smp_store_release(&dev->left, dev->left + 1);
 	return true;
 }
@@ -167,12 +167,12 @@ static bool timer_fires(struct timer_device *dev)
 }
 
 /* What the function of the timer does, from its next run on. */
-static void timer_set_handle(struct timer_device *dev,
+static void timer_set_handle(struct kunit *test, struct timer_device *dev,
 			     void (*handle)(struct timer_device *dev))
 {
 	/* Pairs with timer_handle(). */
 	smp_store_release(&dev->handle, handle);
-	timer_fires(dev);
+	KUNIT_ASSERT_TRUE(test, timer_fires(dev));
 }
 
 /* Once, so that its CPU gets to other things, and for longer than the rest takes. */
@@ -184,7 +184,7 @@ static void handle_slowly(struct timer_device *dev)
 }
 
 /* Who frees the CRTC then must find it unused. */
-static void test_off_waits(struct kunit *test)
+static void drm_test_vblank_timer_off_waits(struct kunit *test)
 {
 	struct timer_device *dev = timer_device_create(test);
 	unsigned int left;
@@ -217,14 +217,14 @@ static void handle_with_lock(struct timer_device *dev)
 }
 
 /* Vblanks are enabled with a lock held that the function of the timer takes. */
-static void test_start_does_not_wait(struct kunit *test)
+static void drm_test_vblank_timer_start_does_not_wait(struct kunit *test)
 {
 	struct timer_device *dev = timer_device_create(test);
 	unsigned long flags;
 	unsigned int before;
 	bool entered;
 
-	timer_set_handle(dev, handle_with_lock);
+	timer_set_handle(test, dev, handle_with_lock);
 
 	spin_lock_irqsave(&dev->drm.vblank_time_lock, flags);
 	before = READ_ONCE(dev->entered);
@@ -243,7 +243,7 @@ static void test_start_does_not_wait(struct kunit *test)
  * The timer is started again while its function begins, and waits for the lock
  * that this is done under. Then that is no vblank, and nothing to forward.
  */
-static void test_start_first(struct kunit *test)
+static void drm_test_vblank_timer_start_first(struct kunit *test)
 {
 	struct timer_device *dev = timer_device_create(test);
 	struct drm_vblank_crtc_timer *vtimer = &drm_crtc_vblank_crtc(dev->crtc)->vblank_timer;
@@ -266,7 +266,7 @@ static void test_start_first(struct kunit *test)
 }
 
 /* As drivers do that turn off all CRTCs when they are unloaded. */
-static void test_cancel_unstarted(struct kunit *test)
+static void drm_test_vblank_timer_cancel_unstarted(struct kunit *test)
 {
 	struct timer_device *dev = timer_device_alloc(test);
 
@@ -275,10 +275,10 @@ static void test_cancel_unstarted(struct kunit *test)
 }
 
 static struct kunit_case drm_vblank_timer_tests[] = {
-	KUNIT_CASE(test_off_waits),
-	KUNIT_CASE(test_start_does_not_wait),
-	KUNIT_CASE(test_start_first),
-	KUNIT_CASE(test_cancel_unstarted),
+	KUNIT_CASE(drm_test_vblank_timer_off_waits),
+	KUNIT_CASE(drm_test_vblank_timer_start_does_not_wait),
+	KUNIT_CASE(drm_test_vblank_timer_start_first),
+	KUNIT_CASE(drm_test_vblank_timer_cancel_unstarted),
 	{}
 };
 
