@@ -3,8 +3,9 @@
 """bench-report.py DIR TITLE: DIR/figures to DIR/report.md and DIR/report.svg.
 
 A line of figures is "INSTRUMENT KERNEL OPERATION KIND VALUE"; of several values the
-median counts. Prints what became of the goals. Fails if one is missed that is about
-instructions, bytes or grace periods: nanoseconds depend on the machine.
+median counts, or the largest if it is how long interrupts were off. Prints what became
+of the goals. Fails if one is missed that is about instructions, bytes or grace periods:
+nanoseconds depend on the machine.
 """
 import math
 import re
@@ -25,7 +26,9 @@ POINTS = "at-once", "late", "forwards", "backwards"
 MERGED = {8: 1.02, 16: 1.1, 128: 1.3}
 # What has a table of its own.
 APART = "vkms", "syncobj", "sync_file", "frame", "contexts"
+# What is done to many contexts, and to points that have 512 each.
 IOCTLS = "merge", "import", "import-more", "export"
+POINT_IOCTLS = "transfer", "import-points"
 REASONS = {"is-signaled-unsignaled":
            ", which asks in an RCU section, so that the issuer does not go meanwhile,",
            "2cpu-wait-signaled": ", which takes the lock once where it took it twice,"}
@@ -39,6 +42,8 @@ def read(path):
     for line in open(path, encoding="ascii"):
         instrument, kernel, op, kind, value = line.split()
         values.setdefault((instrument, kernel, op, kind), []).append(int(value))
+        if (instrument, op) == ("arm64", "poll-32"):
+            values.setdefault(("fps", kernel, op, kind), []).append(1e12 / int(value))
         if (op, kind) not in rows:
             rows.append((op, kind))
     first = list(dict.fromkeys(op for op, _ in rows))
@@ -50,6 +55,9 @@ def get(instrument, kernel, op, kind):
     found = values.get((instrument, kernel, op, kind))
     if not found:
         return None
+    # The tracer loses a section if another CPU has the longest so far meanwhile: it sees less.
+    if instrument.startswith("off"):
+        return max(found)
     empty = values.get((instrument, kernel, "nothing", kind))
     if not empty or op.startswith(("nothing", "2cpu-", "array-", "chain-")):
         return statistics.median(found)
@@ -149,16 +157,18 @@ def set_goals():
         goal(f"2cpu-{op}{REASONS.get('2cpu-' + op, '')} takes at most {limit:.2f} times as long: "
              f"{r:.2f} ({kind})", r <= limit, False)
     r, n = by_base("count", "frames", "frame"), cost("count", "series", "frames", "frame")
-    goal(f"a frame takes at most 1.02 times the CPU time, {n / 1e6:.0f} us: {r:.3f}", r <= 1.02)
+    goal(f"a frame takes at most 1.02 times the instructions, {n / 1e3:.0f}: {r:.3f}", r <= 1.02)
     r, n = by_base("count", "poll-32", "frame"), cost("count", "series", "poll-32", "frame")
     goal("a loop that polls 32 fences, of which one signals, makes at least 0.98 times the frames "
-         f"per second, {1e12 / n:.0f}: {1 / r:.3f}", r <= 1 / 0.98)
+         f"with the same instructions, {n / 1e3:.0f} for each: {1 / r:.3f}", r <= 1 / 0.98)
     for n, limit in MERGED.items():
         set_goals_of_sync_file(n, limit)
     for order in POINTS:
         set_goals_of_points(order)
     for ioctl in IOCTLS:
-        set_goals_of_contexts(ioctl)
+        set_goals_of_contexts(ioctl, 1024, 4096, "contexts")
+    for ioctl in POINT_IOCTLS:
+        set_goals_of_contexts(ioctl, 10, 50, "points of 512 contexts")
     one, many, before = (get("waits", *key, "vkms") for key in
                          (("series", "unbind-1"), ("series", "unbind-16"), ("base", "unbind-16")))
     if None in (one, many, before):
@@ -184,32 +194,32 @@ def set_goals_of_sync_file(n, limit):
              for op, _ in rows if op.startswith(f"merged-{n}-")]
     there = pairs and all(map(all, pairs)) and math.isfinite(added)
     r = max((series - added) / base for series, base in pairs) if there else math.inf
-    goal(f"{what} takes at most {limit:.2f} times as long in any order, but for the "
-         f"{added / 1e6:.1f} us that sw_sync itself takes longer: {r:.2f}", r <= limit)
+    goal(f"{what} takes at most {limit:.2f} times the instructions in any order, but for the "
+         f"{added / 1e3:.0f} that sw_sync itself takes more: {r:.2f}", r <= limit)
     most, before = (worst_of("off-count-irqsoff", f"merged-{n}-", "sync_file", k)
                     for k in ("series", "base"))
-    goal(f"{what} turns interrupts off for at most 0.05 ms: {most / 1e9:.3f}, "
-         f"and {before / 1e9:.3f} without the series", most <= 5e7)
+    goal(f"{what} turns interrupts off for at most 50 thousand instructions: {most / 1e6:.0f}, "
+         f"and {before / 1e6:.0f} without the series", most <= 5e7)
 
 
 def set_goals_of_points(order):
     few, many = (cost("count", "series", f"points-{n}-{order}", "syncobj") for n in (400, 4000))
-    goal(f"4000 points {order} take at most 12 times as long as 400: {many / few:.1f}",
+    goal(f"4000 points {order} take at most 12 times the instructions of 400: {many / few:.1f}",
          many <= 12 * few)
     off, before = (cost("off-count-irqsoff", k, f"points-4000-{order}", "syncobj")
                    for k in ("series", "base"))
-    goal(f"4000 points {order} turn interrupts off for at most 1 ms: {off / 1e9:.3f}, "
-         f"and {before / 1e9:.3f} without the series", off <= 1e9)
+    goal(f"4000 points {order} turn interrupts off for at most 1 million instructions: "
+         f"{off / 1e9:.3f}, and {before / 1e9:.3f} without the series", off <= 1e9)
     r = by_base("count", f"points-100-{order}", "syncobj")
-    goal(f"100 points {order} take at most 1.05 times as long, with what sw_sync itself takes: "
+    goal(f"100 points {order} take at most 1.05 times the instructions, with those of sw_sync: "
          f"{r:.2f}", r <= 1.05)
 
 
-def set_goals_of_contexts(ioctl):
-    few, many = (cost("count", "series", f"{ioctl}-{n}", "contexts") for n in (1024, 4096))
-    r, before = many / few, by_base("count", f"{ioctl}-4096", "contexts")
-    goal(f"{ioctl} of 4096 contexts takes at most 6 times as long as of 1024: {r:.1f}, "
-         f"and {before:.3f} times as long as in the base", r <= 6)
+def set_goals_of_contexts(ioctl, less, more, what):
+    few, many = (cost("count", "series", f"{ioctl}-{n}", "contexts") for n in (less, more))
+    r, before = many / few, by_base("count", f"{ioctl}-{more}", "contexts")
+    goal(f"{ioctl} of {more} {what} takes at most 6 times the instructions of {less}: {r:.1f}, "
+         f"and {before:.3f} times those of the base", r <= 6)
 
 
 CSS = """
@@ -290,7 +300,9 @@ def of(*kinds):
 
 
 def main(directory, title):
-    off = "The longest time with interrupts off, by the irqsoff tracer:\n\n"
+    off = ("The longest time with interrupts off, by the irqsoff tracer. By the clock it is the "
+           "longest of three\nboots, and includes time in which the host did not run the guest's "
+           "CPU:\n\n")
     read(f"{directory}/figures")
     set_goals()
     plot(f"{directory}/report.svg", "Series by base: instructions on arm64, two CPUs: ns on UML")
@@ -305,29 +317,38 @@ def main(directory, title):
         out.write("## Two CPUs, the same fence, ns per operation of both\n\n" + table(
             (("um", "UML", BASE), ("arm64", "arm64", BOTH)),
             lambda op, kind: op.startswith("2cpu-")))
-        out.write("## Frames\n\nOf vkms, with an out-fence and two fences merged to wait for, CPU "
-                  "time; and of a loop that polls 32\nfences, one of which signals.\n\n" + table(
-            (("count", "us of virtual time", BOTH),), of("frame"), 1e6, "%.2f"))
+        out.write("## Frames\n\nOf vkms with 500 Hz, with an out-fence and two fences merged to "
+                  "wait for; and of a loop that polls 32\nfences, one of which signals. By the "
+                  "clock: from one to the next, and -cpu is what all processes and\nthreads of the "
+                  "kernel ran. Interrupts of an idle CPU are not in that.\n\n" + table(
+            (("count", "1000 instructions", BOTH), ("arm64", "us", BOTH)),
+            of("frame"), 1e6, "%.2f"))
+        out.write(table((("fps", "frames per second", BOTH),),
+                        lambda op, kind: op == "poll-32", 1, "%.0f"))
         out.write("## A sync_file of many fences, merged one after the other\n\n" + table(
             (("irqs", "interrupts for irq_work", BOTH),), of("sync_file"), 1, "%.0f"))
         out.write(table(
-            (("count", "us of virtual time", BOTH), ("arm64", "us", BOTH)), of("sync_file"), 1e6))
+            (("count", "1000 instructions", BOTH), ("arm64", "us", BOTH)), of("sync_file"), 1e6))
         out.write(off + table(
-            (("off-count-irqsoff", "us of virtual time", BASE), ("off-irqsoff", "us", BASE)),
+            (("off-count-irqsoff", "1000 instructions", BASE), ("off-irqsoff", "us", BASE)),
             of("sync_file"), 1e6))
-        out.write("## Unbind of a vkms device\n\n" + table(
+        out.write("## Unbind of a vkms device\n\nVirtual time is a ns for each instruction, and "
+                  "what timers say where the CPU slept.\n\n" + table(
             (("waits", "waits", BASE), ("gp", "grace periods", BASE)), of("vkms"), 1, "%.0f"))
         out.write(table(
             (("arm64", "ms", BASE), ("count", "ms of virtual time", BASE)), of("vkms"), 1e9))
-        out.write("## Points of a timeline, each waited for with SYNCOBJ_EVENTFD\n\n" + table(
-            (("count", "ms of virtual time", BOTH), ("arm64", "ms", BOTH)),
+        out.write("## Points of a timeline, each waited for with SYNCOBJ_EVENTFD\n\nFor oldest, a "
+                  "syncobj has each link, all but the oldest have signaled before anybody waits,\n"
+                  "and the waits come newest first; they count.\n\n" + table(
+            (("count", "million instructions", BOTH), ("arm64", "ms", BOTH)),
             of("syncobj"), 1e9, "%.2f"))
         out.write(off + table(
-            (("off-count-irqsoff", "ms of virtual time", BASE), ("off-irqsoff", "ms", BASE)),
+            (("off-count-irqsoff", "million instructions", BASE), ("off-irqsoff", "ms", BASE)),
             of("syncobj"), 1e9, "%.3f"))
         out.write("## Sync_files of very many contexts\n\nTwo of n contexts each are merged, "
-                  "imported into one buffer, one after the other, and exported.\n\n" + table(
-            (("count", "us of virtual time", BOTH), ("arm64", "us", BOTH)), of("contexts"), 1e6))
+                  "imported into one buffer, one after the other, and exported.\nOf n points, each "
+                  "of the same 512 contexts, the last is transferred, and imported.\n\n" + table(
+            (("count", "1000 instructions", BOTH), ("arm64", "us", BOTH)), of("contexts"), 1e6))
         out.write("## Bytes\n\n" + table(
             (("bytes", "bytes", BOTH),), of("-", "text"), 1, "%.0f"))
         out.write("## Code\n\n")

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # bench.sh: what operations on fences cost with the series, without it, and on Linux
 # 6.12. Boots the three kernels in turn, ROUNDS times with a clock and twice with QEMU
-# counting instructions, and one with the irqsoff tracer. Writes build/bench/report.md
+# counting instructions, and two with the irqsoff tracer. Writes build/bench/report.md
 # and .svg. UPDATE=1 copies both to results/. Fails if a goal is missed that does not
 # depend on the machine.
 . "$(dirname "$0")/common.sh"
@@ -133,7 +133,7 @@ mkdir -p "$results"
 measure count arm64 2 series base lts
 measure count-debug arm64-debug 2 series base
 measure count-irqsoff arm64-irqsoff 1 series base
-measure irqsoff arm64-irqsoff 1 series base
+measure irqsoff arm64-irqsoff 3 series base
 measure arm64 arm64 "$rounds" series base lts
 measure um um "$rounds" series base
 

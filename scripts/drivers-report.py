@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """drivers-report.py BASE DISPLAY...: what the logs of 'make drivers' say, with the stack, and
-without it where 'make drivers SERIES=none' has been run; and those of 'make boot', which has two
-displays on arm64. The table is results/drivers.md.
+without it where 'make drivers SERIES=none' has been run; and those of 'make boot', which has
+displays on arm64. The table is results/drivers.md. What has no log here stays there as it was.
 """
 
-import datetime, re, subprocess, sys
+import datetime, itertools, re, subprocess, sys
 from stack_lib import build, git, say, top
 
 CASE = re.compile(r"(?m)^(not ok|ok) \d+ (?:global|gone|waits)\.([a-z_]+?)(?:\.then_used)?"
@@ -19,7 +19,7 @@ ON_ARM64 = {f"{what}, arm64": f"boot-drm_device_gone{suffix}" for what, suffix i
     ("virtio", ""), ("virtio-pci", "-pci"), ("simpledrm", "-simpledrm"), ("gud", "-gud"))}
 HEAD = """# Displays that go while they are used
 
-Made by `make drivers UPDATE=1`, last boot on {day}, commit {commit}, on {base}.
+Made by `make drivers UPDATE=1`, on {base}.
 Displays of QEMU, and one on USB that is a gadget, are taken away while pages are flipped and the
 cursor moves. Then their fences are used, and they come back. The base is what
 `make drivers SERIES=none` boots, the stack is all topics.
@@ -37,6 +37,26 @@ cursor moves. Then their fences are used, and they come back. The base is what
 | display | way | base, once | base, again | stack, once | stack, again |
 |---|---|---|---|---|---|
 """
+
+
+WHEN = re.compile(r"- booted on (\S+), commit (\S+): (.*)")
+NOTE = re.compile(r"- ([\w-]+(?:, arm64)?), (base|stack)(?:, ([^:]*))?: (.*)")
+COLUMNS = [(kernel, again) for kernel in KERNELS for again in (False, True)]
+
+
+def kept(text):
+    """What the table had: {(display, kernel): (day, commit)}, {(display, case): {column: verdict}},
+    and {(display, kernel, reason): cases}."""
+    when = {tuple(what.rsplit(" ", 1)): (day, commit) for day, commit, whats in WHEN.findall(text)
+            for what in whats.split("; ")}
+    cases, why = {}, {}
+    for line in text.splitlines():
+        cells = line.strip("| ").split(" | ")
+        if len(cells) == 6 and cells[0] != "display":
+            cases[cells[0], cells[1].replace(" ", "_")] = dict(zip(COLUMNS, cells[2:]))
+        elif m := NOTE.fullmatch(line):
+            why[m[1], m[2], m[4]] = m[3].split(", ") if m[3] else []
+    return when, cases, why
 
 
 def verdicts(log):
@@ -69,45 +89,60 @@ def verdicts(log):
 
 def main():
     base, *displays = sys.argv[1:]
-    cases, why, failed, days = {}, {}, 0, []
+    report = top / "results/drivers.md"
+    when, cases, why = kept(report.read_text() if report.exists() else "")
     names = {display: "drivers-" + display for display in displays} | ON_ARM64
-    for display, name in names.items():
-        for kernel, suffix in KERNELS.items():
-            # one for each boot, where the kernel died
-            logs = [log for n in range(1, 100)
-                    if (log := build / f"logs/{name}{f'-{n}' * (n > 1)}{suffix}.log").exists()]
-            if not logs:
-                continue
-            days.append(datetime.date.fromtimestamp(logs[-1].stat().st_mtime))
-            found, splats = {}, {}
-            for log in logs:
-                in_log = verdicts(log)
-                found |= in_log[0]
-                splats |= in_log[1]
-            for case, (verdict, reason) in found.items():
-                once = re.sub("_again$", "", case)
-                cases.setdefault((display, once), {})[kernel, once != case] = verdict
-                failed += "**" in verdict and kernel == "stack"
-                if reason:
-                    why.setdefault((display, kernel, reason), []).append(case.replace("_", " "))
-            if not found:
-                why[display, kernel, "the guest did not come to its end"] = []
-            for splat in splats:
-                why[display, kernel, "the kernel says " + splat] = []
-    rows = ["| " + " | ".join([display, case.replace("_", " "), *(
-        verdict.get((kernel, again), "-") for kernel in KERNELS for again in (False, True))]) + " |"
-        for (display, case), verdict in cases.items()]
-    notes = [f"- {display}, {kernel}{', ' if on else ''}{', '.join(on)}: {text}"
-             for (display, kernel, text), on in why.items()]
+    for (display, name), (kernel, suffix) in itertools.product(names.items(), KERNELS.items()):
+        # one for each boot, where the kernel died
+        logs = [log for n in range(1, 100)
+                if (log := build / f"logs/{name}{f'-{n}' * (n > 1)}{suffix}.log").exists()]
+        if not logs:
+            continue
+        booted = int(logs[-1].stat().st_mtime)
+        when[display, kernel] = (str(datetime.date.fromtimestamp(booted)),
+                                 git("log", "-1", "--format=%h", f"--before={booted}", at=top))
+        cases = {key: {column: verdict for column, verdict in cells.items()
+                       if key[0] != display or column[0] != kernel}
+                 for key, cells in cases.items()}
+        why = {key: on for key, on in why.items() if key[:2] != (display, kernel)}
+        found, splats = {}, {}
+        for log in logs:
+            in_log = verdicts(log)
+            found |= in_log[0]
+            splats |= in_log[1]
+        for case, (verdict, reason) in found.items():
+            once = re.sub("_again$", "", case)
+            cases.setdefault((display, once), {})[kernel, once != case] = verdict
+            if reason:
+                why.setdefault((display, kernel, reason), []).append(case.replace("_", " "))
+        if not found:
+            why[display, kernel, "the guest did not come to its end"] = []
+        for splat in splats:
+            why[display, kernel, "the kernel says " + splat] = []
+    order = list(names)
+    rows = [f"| {display} | {case.replace('_', ' ')} | "
+            + " | ".join(cells.get(column, "-") for column in COLUMNS) + " |"
+            for (display, case), cells in sorted(
+                cases.items(), key=lambda it: order.index(it[0][0]))
+            if set(cells.values()) - {"-"}]
+    failed = sum("**" in verdict for cells in cases.values() for (kernel, _), verdict
+                 in cells.items() if kernel == "stack")
+    notes = [f"- {display}, {kernel}{', ' if on else ''}{', '.join(on)}: {text}" for (
+        display, kernel, text), on in sorted(why.items(), key=lambda it: (
+            order.index(it[0][0]), it[0][1]))]
+    booted = {}
+    for what, at in sorted(when.items(), key=lambda it: order.index(it[0][0])):
+        booted.setdefault(at, []).append(" ".join(what))
     # of the displays here, or seen with them
     bugs = re.findall(r"(?m)^([\w-]+): (.*)\n(?:from .*\n)?open (.*)",
                       (top / "patches/bugs").read_text())
     stays = [f"- {name}: {what}: {reason}" for name, what, reason in bugs
              if name.split("-")[0] in displays or "make drivers" in reason]
-    commit = git("describe", "--always", "--dirty", at=top)
-    head = HEAD.format(day=max(days), commit=commit, base=base)
-    (top / "results/drivers.md").write_text(head + "\n".join([
-        *rows, "", "What stays, of `patches/bugs`:", "", *stays,
+    report.write_text(HEAD.format(base=base) + "\n".join([
+        *rows, "", "What was booted when, each with the commit of this repository:", "",
+        *(f"- booted on {day}, commit {commit}: {'; '.join(whats)}"
+          for (day, commit), whats in sorted(booted.items())),
+        "", "What stays, of `patches/bugs`:", "", *stays,
         "", "Why something is not ok:", "", *notes, ""]))
     say(f"{failed} cases fail with the stack; written to results/drivers.md")
 

@@ -182,18 +182,6 @@ static int syncobj_import(int drm, __u32 handle, int fence, __u64 point)
 	return ioctl(drm, DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE, &arg);
 }
 
-/* The fence of @binary becomes @point of @timeline. */
-static int syncobj_append(int drm, __u32 binary, __u32 timeline, __u64 point)
-{
-	struct drm_syncobj_transfer arg = {
-		.src_handle = binary,
-		.dst_handle = timeline,
-		.dst_point = point,
-	};
-
-	return ioctl(drm, DRM_IOCTL_SYNCOBJ_TRANSFER, &arg);
-}
-
 /* Waits for @point, or for the binary one if that is 0; returns an errno. */
 static int syncobj_wait(int drm, __u32 handle, __u64 point, __s64 timeout,
 			__u32 flags)
@@ -3480,86 +3468,6 @@ TEST_F(last, syncobj_point_of_point)
 	EXPECT_EQ(ETIME, syncobj_wait(o->drm, o->empty, 1, 0, 0));
 	ASSERT_EQ(0, timeline_inc(o->timeline, 100));
 	EXPECT_EQ(0, syncobj_wait(o->drm, o->empty, 1, 0, 0));
-}
-
-#define MANY_POINTS	4000
-
-enum points { AT_ONCE, LATE, BACKWARDS };
-
-/*
- * Each of many points has an event, which fires once. The fences are of one
- * timeline, signaled at once, or each of its own, signaled the last one first. The
- * events are asked for with the points, or when all of these are there, the last
- * one first. A kernel that takes quadratic time for that, with interrupts off, is
- * at it for so long that its watchdog complains, if it has lockdep and KASAN.
- */
-static void many_points(struct __test_metadata *_metadata, struct objects *o,
-			unsigned int n, enum points points)
-{
-	int event = eventfd(0, EFD_CLOEXEC), fence, *timeline;
-	bool backwards = points == BACKWARDS;
-	unsigned int i, n_timelines = backwards ? n : 1;
-	struct drm_syncobj_eventfd wait = { .handle = o->empty, .fd = event };
-	__u64 count = 0, seen = 0;
-
-	if (!needs_syncobj(_metadata, o))
-		return;
-	if (allow_open_files(n_timelines + 64) < n_timelines + 64)
-		SKIP(return, "too few open files");
-	timeline = calloc(n_timelines, sizeof(*timeline));
-	ASSERT_NE(NULL, timeline);
-	for (i = 0; i < n_timelines; i++) {
-		timeline[i] = timeline_open();
-		ASSERT_LE(0, timeline[i]);
-	}
-	for (i = 0; i < n; i++) {
-		fence = backwards ? timeline_fence(timeline[i], 1) :
-				    timeline_fence(timeline[0], i + 1);
-		ASSERT_LE(0, fence);
-		ASSERT_EQ(0, syncobj_import(o->drm, o->syncobj, fence, 0));
-		ASSERT_EQ(0, syncobj_append(o->drm, o->syncobj, o->empty,
-					    i + 1));
-		close(fence);
-		wait.point = i + 1;
-		if (points != LATE)
-			ASSERT_EQ(0, ioctl(o->drm, DRM_IOCTL_SYNCOBJ_EVENTFD,
-					   &wait));
-	}
-	for (i = n; i > 0 && points == LATE; i--) {
-		wait.point = i;
-		ASSERT_EQ(0, ioctl(o->drm, DRM_IOCTL_SYNCOBJ_EVENTFD, &wait));
-	}
-
-	for (i = n_timelines; i-- > 0;) {
-		/* all others are pending behind the first point */
-		if (!i && backwards)
-			EXPECT_FALSE(is_ready(event, POLLIN, 0));
-		EXPECT_EQ(0, timeline_inc(timeline[i], backwards ? 1 : n));
-	}
-	while (seen < n && is_ready(event, POLLIN, WAIT_MS) &&
-	       read(event, &count, sizeof(count)) == sizeof(count))
-		seen += count;
-	EXPECT_EQ(n, seen);
-	EXPECT_FALSE(is_ready(event, POLLIN, 10));
-	for (i = 0; i < n_timelines; i++)
-		close(timeline[i]);
-	free(timeline);
-	close(event);
-}
-
-TEST_F_TIMEOUT(last, syncobj_points_at_once, CASE_SECONDS)
-{
-	many_points(_metadata, &self->o, MANY_POINTS, AT_ONCE);
-}
-
-TEST_F_TIMEOUT(last, syncobj_points_late, CASE_SECONDS)
-{
-	many_points(_metadata, &self->o, MANY_POINTS, LATE);
-}
-
-TEST_F_TIMEOUT(last, syncobj_points_backwards, CASE_SECONDS)
-{
-	many_points(_metadata, &self->o, MANY_POINTS / 2, BACKWARDS);
 }
 
 static void *inc_main(void *arg)
