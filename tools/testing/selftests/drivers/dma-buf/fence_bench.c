@@ -10,26 +10,33 @@
  * signals these; apart-n is what to signal takes when nobody waits. It waits for
  * each of n points of a syncobj with SYNCOBJ_EVENTFD, whose fences are of one
  * timeline of sw_sync, or of as many, and signals them; for points-n-late it waits
- * for the last point first, when all are there. It merges two sync_files of n
- * contexts each, imports them into a buffer, one after the other, and exports what
- * is there then. And it unbinds vkms devices that have one CRTC and that have 16.
+ * for the last point first, when all are there, and for points-n-oldest all but the
+ * first have signaled by then. It merges two sync_files of n contexts each, imports
+ * them into a buffer, one after the other, and exports what is there then. It makes
+ * n points of a sync_file of 512 contexts, transfers the last of them to another
+ * timeline, and imports it into a buffer. And it unbinds vkms devices that have one
+ * CRTC and that have 16.
  * Each line of its output is a median; for frames, contexts and more than 100 points
  * it is one run. off and irqs are the most of all runs:
  *
  *	bench op=file-info-signaled kind=sw_sync ps=N
  *	bench op=frames kind=frame ps=N
+ *	bench op=frames-cpu kind=frame ps=N
  *	bench op=merged-128-backwards kind=sync_file ps=N off=N irqs=N
  *	bench op=points-1000-backwards kind=syncobj ps=N off=N
  *	bench op=import-4096 kind=contexts ps=N
+ *	bench op=transfer-50 kind=contexts ps=N
  *	bench op=unbind-16 kind=vkms ps=N gp=N waits=N
  *
  * in picoseconds per call; for two CPUs, of both together; for merged and points,
- * from the first signal to the last event of all. For frames it is the number of
- * instructions of all CPUs, times 1000, and not there without a PMU. off is how
- * long interrupts were off at most, in picoseconds, where the kernel has
- * CONFIG_IRQSOFF_TRACER, and irqs how many interrupts there were for irq_work. gp is
- * how many RCU grace periods ended during the unbind, and waits how often it waited
- * for one, where the kernel has CONFIG_RCU_TRACE.
+ * from the first signal to the last event of all, and for points-n-oldest from the
+ * first wait. For frames, and for the loop that polls 32, it is the number of
+ * instructions of all CPUs, times 1000. Without a PMU it is the time from one frame
+ * to the next, and frames-cpu is what all processes and threads of the kernel ran
+ * for each. off is how long interrupts were off at most, in picoseconds, where the
+ * kernel has CONFIG_IRQSOFF_TRACER, and irqs how many interrupts there were for
+ * irq_work. gp is how many RCU grace periods ended during the unbind, and waits how
+ * often it waited for one, where the kernel has CONFIG_RCU_TRACE.
  *
  * It is no test: nothing fails because it is slow. It goes with the KUnit suite
  * dma-buf-fence-bench, for what that cannot call. Run it as root, on a kernel
@@ -37,6 +44,7 @@
  * timelines, like virtio-gpu: ./fence_bench
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -50,6 +58,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <drm/drm.h>
@@ -63,11 +72,11 @@
 #define UNBINDS		9
 #define FRAMES		10000
 #define POLLED		32
-#define POLLS		2000
 #define MAX_MERGED	128
 #define RUNS		5
 #define SHORT_POINTS	100
 #define MAX_CPUS	256
+#define MEMBERS		512
 
 #define TRACING		"/sys/kernel/tracing"
 #define GP_EVENT	TRACING "/events/rcu/rcu_grace_period/enable"
@@ -259,14 +268,66 @@ static __u64 instructions_end(int *counters, unsigned int cpus)
 	return complete ? all : 0;
 }
 
+/*
+ * The time that all processes ran, and all threads of the kernel. Interrupts count
+ * for whom they interrupt, and for nobody if the CPU was idle.
+ */
+static __u64 cpu_time_ns(void)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+	struct timespec ran;
+	clockid_t clock;
+	__u64 all = 0;
+	pid_t pid;
+
+	while (proc && (entry = readdir(proc))) {
+		pid = atoi(entry->d_name);
+		if (pid > 0 && !clock_getcpuclockid(pid, &clock) &&
+		    !clock_gettime(clock, &ran))
+			all += ran.tv_sec * NSEC_PER_SEC + ran.tv_nsec;
+	}
+	if (proc)
+		closedir(proc);
+	return all;
+}
+
+/* What frames cost: instructions if they are counted, or else time. */
+struct meter {
+	unsigned int cpus;	/* with a counter */
+	int counters[MAX_CPUS];
+	__u64 start, cpu_start;
+};
+
+static const char *meter_start(struct meter *m)
+{
+	m->cpu_start = cpu_time_ns();
+	m->start = now_ns();
+	return instructions_start(m->counters, m->cpus);
+}
+
+static const char *meter_end(struct meter *m, const char *op)
+{
+	__u64 count = instructions_end(m->counters, m->cpus);
+	__u64 ns = now_ns() - m->start, cpu_ns = cpu_time_ns() - m->cpu_start;
+
+	if (m->cpus && !count)
+		return "not all instructions were counted";
+	printf("bench op=%s kind=frame ps=%llu\n", op,
+	       (m->cpus ? count : ns) * 1000 / FRAMES);
+	if (!m->cpus)
+		printf("bench op=%s-cpu kind=frame ps=%llu\n", op,
+		       cpu_ns * 1000 / FRAMES);
+	return NULL;
+}
+
 /* Each frame one of many fences signals, and another one takes its place. */
-static const char *bench_polls(int *counters, unsigned int cpus)
+static const char *bench_polls(struct meter *m)
 {
 	struct pollfd polled[POLLED];
 	int timeline[POLLED];
 	const char *why;
 	unsigned int i, at;
-	__u64 n;
 
 	for (i = 0; i < POLLED; i++) {
 		timeline[i] = timeline_open();
@@ -275,8 +336,8 @@ static const char *bench_polls(int *counters, unsigned int cpus)
 		if (polled[i].fd < 0)
 			return wrong("no fence of sw_sync: %m");
 	}
-	why = instructions_start(counters, cpus);
-	for (i = 0; !why && i < POLLS; i++) {
+	why = meter_start(m);
+	for (i = 0; !why && i < FRAMES; i++) {
 		at = i % POLLED;
 		timeline_inc(timeline[at], 1);
 		if (poll(polled, POLLED, WAIT_MS) != 1 || !polled[at].revents)
@@ -286,17 +347,12 @@ static const char *bench_polls(int *counters, unsigned int cpus)
 		if (polled[at].fd < 0)
 			why = wrong("no fence of sw_sync: %m");
 	}
-	if (why)
-		return why;
-	n = instructions_end(counters, cpus);
-	if (!n)
-		return "not all instructions were counted";
+	why = why ?: meter_end(m, "poll-32");
 	for (i = 0; i < POLLED; i++) {
 		close(polled[i].fd);
 		close(timeline[i]);
 	}
-	printf("bench op=poll-%u kind=frame ps=%llu\n", POLLED, n * 1000 / POLLS);
-	return NULL;
+	return why;
 }
 
 static int merge_fds(int fd, int fd2)
@@ -347,26 +403,22 @@ static const char *frame_run(struct display *d, const int *timeline,
 	return NULL;
 }
 
-static const char *bench_flips(int *counters, unsigned int cpus)
+static const char *bench_flips(struct meter *m)
 {
 	int timeline[2] = { timeline_open(), timeline_open() };
 	struct display d = {};
 	const char *why;
 	unsigned int i;
 	int kmsg;
-	__u64 n;
 
 	why = display_prepare(&d, &kmsg);
 	why = why ?: display_start(&d, FAST_HZ);
-	why = why ?: instructions_start(counters, cpus);
+	why = why ?: meter_start(m);
 	for (i = 0; !why && i < FRAMES; i++)
 		why = frame_run(&d, timeline, i);
+	why = why ?: meter_end(m, "frames");
 	if (why)
 		return why;
-	n = instructions_end(counters, cpus);
-	if (!n)
-		return "not all instructions were counted";
-	printf("bench op=frames kind=frame ps=%llu\n", n * 1000 / FRAMES);
 	close(timeline[0]);
 	close(timeline[1]);
 	close(kmsg);
@@ -375,21 +427,20 @@ static const char *bench_flips(int *counters, unsigned int cpus)
 
 static const char *bench_frames(void)
 {
-	unsigned int cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	int counters[MAX_CPUS];
+	struct meter m = { .cpus = sysconf(_SC_NPROCESSORS_ONLN) };
 	const char *why;
 
-	if (cpus > MAX_CPUS)
+	if (m.cpus > MAX_CPUS)
 		return "too many CPUs";
-	why = instructions_start(counters, cpus);
+	why = instructions_start(m.counters, m.cpus);
 	if (why) {
 		/* emulated, there is one only where QEMU counts them */
-		printf("# no frames: %s\n", why);
-		return NULL;
+		printf("# frames by the clock: %s\n", why);
+		m.cpus = 0;
 	}
-	instructions_end(counters, cpus);
-	why = bench_polls(counters, cpus);
-	return why ?: bench_flips(counters, cpus);
+	instructions_end(m.counters, m.cpus);
+	why = bench_polls(&m);
+	return why ?: bench_flips(&m);
 }
 
 /* ---- grace periods ---- */
@@ -649,6 +700,27 @@ static int point_wait(int drm, __u32 timeline, __u64 point, int event)
 	return ioctl(drm, DRM_IOCTL_SYNCOBJ_EVENTFD, &wait);
 }
 
+static int point_copy(int drm, __u32 src, __u64 src_point, __u32 dst,
+		      __u64 dst_point)
+{
+	struct drm_syncobj_transfer transfer = {
+		.src_handle = src,
+		.src_point = src_point,
+		.dst_handle = dst,
+		.dst_point = dst_point,
+	};
+
+	return ioctl(drm, DRM_IOCTL_SYNCOBJ_TRANSFER, &transfer);
+}
+
+static const char *syncobj_destroy(int drm, __u32 handle)
+{
+	struct drm_syncobj_destroy gone = { .handle = handle };
+
+	return ioctl(drm, DRM_IOCTL_SYNCOBJ_DESTROY, &gone) ?
+	       wrong("cannot destroy a syncobj: %m") : NULL;
+}
+
 /* Adds @fence to the timeline, and takes it over. */
 static const char *point_add(int drm, __u32 timeline, __u32 binary, int fence,
 			     __u64 point)
@@ -658,15 +730,10 @@ static const char *point_add(int drm, __u32 timeline, __u32 binary, int fence,
 		.flags = DRM_SYNCOBJ_FD_TO_HANDLE_FLAGS_IMPORT_SYNC_FILE,
 		.fd = fence,
 	};
-	struct drm_syncobj_transfer transfer = {
-		.src_handle = binary,
-		.dst_handle = timeline,
-		.dst_point = point,
-	};
 	bool failed;
 
 	failed = ioctl(drm, DRM_IOCTL_SYNCOBJ_FD_TO_HANDLE, &import) ||
-		 ioctl(drm, DRM_IOCTL_SYNCOBJ_TRANSFER, &transfer);
+		 point_copy(drm, binary, 0, timeline, point);
 	close(fence);
 	return failed ? wrong("point %llu: %m", point) : NULL;
 }
@@ -674,15 +741,17 @@ static const char *point_add(int drm, __u32 timeline, __u32 binary, int fence,
 /*
  * Signals @n fences of @timelines, with one call if that is one, else the first or
  * the last before the others. @name is the order; late is one call as well, and the
- * waits come last, backwards.
+ * waits come last, backwards. So they do for oldest, when all but the first have
+ * signaled. A syncobj has each link then: if only the timeline had them, the first
+ * wait would unlink them all.
  */
 static const char *points_run(struct runs *runs, int drm, unsigned int n,
 			      unsigned int timelines, const char *name)
 {
 	bool backwards = !strcmp(name, "backwards");
 	bool late = !strcmp(name, "late");
-	struct drm_syncobj_create timeline = {}, binary = {};
-	struct drm_syncobj_destroy gone[2] = {};
+	bool oldest = !strcmp(name, "oldest");
+	struct drm_syncobj_create timeline = {}, binary = {}, *links;
 	__u64 start, ns, got, seen = 0;
 	const char *why = NULL;
 	unsigned int i;
@@ -691,8 +760,9 @@ static const char *points_run(struct runs *runs, int drm, unsigned int n,
 	int event;
 
 	sync = calloc(timelines, sizeof(*sync));
+	links = calloc(n, sizeof(*links));
 	event = eventfd(0, EFD_CLOEXEC);
-	if (!sync || event < 0 ||
+	if (!sync || !links || event < 0 ||
 	    ioctl(drm, DRM_IOCTL_SYNCOBJ_CREATE, &timeline) ||
 	    ioctl(drm, DRM_IOCTL_SYNCOBJ_CREATE, &binary))
 		return wrong("cannot make a syncobj: %m");
@@ -708,10 +778,16 @@ static const char *points_run(struct runs *runs, int drm, unsigned int n,
 		if (fence < 0)
 			return wrong("no fence of sw_sync: %m");
 		why = point_add(drm, timeline.handle, binary.handle, fence, i + 1);
-		if (!why && !late &&
+		if (!why && oldest &&
+		    (ioctl(drm, DRM_IOCTL_SYNCOBJ_CREATE, &links[i]) ||
+		     point_copy(drm, timeline.handle, i + 1, links[i].handle, 0)))
+			why = wrong("link %u: %m", i + 1);
+		if (!why && !late && !oldest &&
 		    point_wait(drm, timeline.handle, i + 1, event))
 			why = wrong("point %u: %m", i + 1);
 	}
+	for (i = 1; oldest && i < n; i++)
+		timeline_inc(sync[i], 1);
 	for (i = n; !why && late && i > 0; i--) {
 		if (point_wait(drm, timeline.handle, i, event))
 			why = wrong("point %u: %m", i);
@@ -721,8 +797,14 @@ static const char *points_run(struct runs *runs, int drm, unsigned int n,
 
 	traced = longest_start();
 	start = now_ns();
-	if (timelines == 1) {
-		timeline_inc(sync[0], n);
+	for (i = n; !why && oldest && i > 0; i--) {
+		if (point_wait(drm, links[i - 1].handle, 0, event))
+			why = wrong("link %u: %m", i);
+	}
+	if (why)
+		return why;
+	if (timelines == 1 || oldest) {
+		timeline_inc(sync[0], oldest ? 1 : n);
 	} else {
 		for (i = 0; i < n; i++)
 			timeline_inc(sync[backwards ? n - 1 - i : i], 1);
@@ -740,20 +822,18 @@ static const char *points_run(struct runs *runs, int drm, unsigned int n,
 		close(sync[i]);
 	free(sync);
 	close(event);
-	gone[0].handle = timeline.handle;
-	gone[1].handle = binary.handle;
-	for (i = 0; i < 2; i++) {
-		if (ioctl(drm, DRM_IOCTL_SYNCOBJ_DESTROY, &gone[i]))
-			return wrong("cannot destroy a syncobj: %m");
-	}
-	return NULL;
+	for (i = 0; !why && oldest && i < n; i++)
+		why = syncobj_destroy(drm, links[i].handle);
+	free(links);
+	why = why ?: syncobj_destroy(drm, timeline.handle);
+	return why ?: syncobj_destroy(drm, binary.handle);
 }
 
 static const char *bench_points(void)
 {
 	static const unsigned int sizes[] = { 100, 400, 1000, 4000 };
-	static const char * const orders[] = { "at-once", "forwards",
-					       "backwards", "late" };
+	static const char * const orders[] = { "at-once", "forwards", "backwards",
+					       "late", "oldest" };
 	static const struct rlimit files = { 8192, 8192 };
 	unsigned int i, order, n, times;
 	const char *why = NULL;
@@ -770,7 +850,7 @@ static const char *bench_points(void)
 	for (i = 0; !why && i < sizeof(sizes) / sizeof(*sizes); i++) {
 		n = sizes[i];
 		times = n > SHORT_POINTS ? 1 : RUNS;
-		for (order = 0; !why && order < 4; order++) {
+		for (order = 0; !why && order < 5; order++) {
 			one = order == 0 || order == 3;
 			memset(&runs, 0, sizeof(runs));
 			while (!why && runs.n < times)
@@ -880,15 +960,74 @@ static const char *contexts_run(int drm, unsigned int n)
 	return NULL;
 }
 
+/* Each of @n points is of the same MEMBERS contexts. */
+static const char *repeats_run(int drm, int vkms, unsigned int n)
+{
+	struct dma_buf_import_sync_file in = { .flags = DMA_BUF_SYNC_RW };
+	struct drm_syncobj_create timeline = {}, binary = {}, other = {};
+	struct drm_syncobj_handle out = {
+		.flags = DRM_SYNCOBJ_HANDLE_TO_FD_FLAGS_EXPORT_SYNC_FILE,
+	};
+	struct drm_gem_close gone = {};
+	int sync[MEMBERS], merged, dmabuf;
+	const char *why;
+	unsigned int i;
+	__u64 start;
+
+	merged = merge_many(sync, MEMBERS);
+	if (merged < 0)
+		return wrong("cannot merge %u fences: %m", MEMBERS);
+	if (ioctl(drm, DRM_IOCTL_SYNCOBJ_CREATE, &timeline) ||
+	    ioctl(drm, DRM_IOCTL_SYNCOBJ_CREATE, &binary) ||
+	    ioctl(drm, DRM_IOCTL_SYNCOBJ_CREATE, &other))
+		return wrong("cannot make a syncobj: %m");
+	why = buffer_create(vkms, &gone.handle);
+	if (!why && buffer_export(vkms, gone.handle, &dmabuf))
+		why = "cannot export a buffer";
+	for (i = 1; !why && i <= n; i++)
+		why = point_add(drm, timeline.handle, binary.handle, dup(merged), i);
+	if (why)
+		return why;
+
+	start = now_ns();
+	if (point_copy(drm, timeline.handle, n, other.handle, 1))
+		return wrong("transfer: %m");
+	print_contexts("transfer", n, start);
+
+	out.handle = binary.handle;
+	if (point_copy(drm, timeline.handle, n, binary.handle, 0) ||
+	    ioctl(drm, DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD, &out))
+		return wrong("cannot export a point: %m");
+	in.fd = out.fd;
+	start = now_ns();
+	if (ioctl(dmabuf, DMA_BUF_IOCTL_IMPORT_SYNC_FILE, &in))
+		return wrong("import: %m");
+	print_contexts("import-points", n, start);
+	fflush(stdout);
+
+	close(out.fd);
+	close(dmabuf);
+	ioctl(vkms, DRM_IOCTL_GEM_CLOSE, &gone);
+	close(merged);
+	for (i = 0; i < MEMBERS; i++)
+		close(sync[i]);
+	why = syncobj_destroy(drm, timeline.handle);
+	why = why ?: syncobj_destroy(drm, binary.handle);
+	return why ?: syncobj_destroy(drm, other.handle);
+}
+
 static const char *bench_contexts(void)
 {
 	static const unsigned int sizes[] = { 256, 1024, 4096 };
 	static const struct rlimit files = { 16384, 16384 };
+	int drm = open_syncobj_device();
 	struct display d = {};
 	const char *why;
 	unsigned int i;
 	int kmsg;
 
+	if (drm < 0)
+		return wrong("no device that has syncobjs with timelines");
 	if (setrlimit(RLIMIT_NOFILE, &files))
 		return wrong("cannot open %llu files: %m",
 			     (unsigned long long)files.rlim_cur);
@@ -897,6 +1036,9 @@ static const char *bench_contexts(void)
 		why = "no vkms";
 	for (i = 0; !why && i < sizeof(sizes) / sizeof(*sizes); i++)
 		why = contexts_run(d.fd, sizes[i]);
+	for (i = 10; !why && i <= 50; i += 40)
+		why = repeats_run(drm, d.fd, i);
+	close(drm);
 	close(kmsg);
 	return why ?: display_destroy(&d);
 }
