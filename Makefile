@@ -26,14 +26,14 @@ export GIVEN = $(given)
 tree boot shell drivers test kunit: export SCOPE = tree
 check backport: export SCOPE = select
 soak bench mutants rules issuer matrix sparse coccicheck litmus: export SCOPE = all
-results-topics bugs conversions: export SCOPE = all
+results-topics bugs conversions refresh: export SCOPE = all
 
 run := @scripts/run.sh
 
 .DEFAULT_GOAL := help
 .PHONY: help boot shell soak bench test kunit litmus sparse coccicheck mutants rules issuer check \
-	matrix drivers results-topics bugs conversions tree export rebase mail mail-test backport \
-	clean
+	matrix drivers results-topics bugs conversions refresh tree export rebase mail mail-test \
+	backport clean
 
 define variables
   TOPICS=a,b    tree, boot, shell, drivers, test, kunit: these, what they need, and all tests;
@@ -131,6 +131,9 @@ bugs: ## each bug of patches/bugs shown on the base, and gone with the stack: re
 conversions: ## which issuers shared a lock with their fences, and where it is now: \
 	results/conversions.md
 	$(run) -t "source" conversions.py
+
+refresh: ## results/ without a measurement: what is gone is dropped, what is new is not measured
+	$(run) -t "source" reports.py
 
 tree: ## a git work tree, build/linux: the base, then one commit per patch and a branch per topic
 	$(run) "source" stack.py tree
