@@ -56,7 +56,7 @@ define variables
   FILE=mine.c   issuer: takes the place of drivers/dma-buf/st-dma-fence-issuer.c, the example
   NOBOOT=1      backport: apply and build only
   ROWS="rt i386"  matrix: only these rows of configs/matrix
-  MUTANTS="NAME NAME"  mutants: only these of mutants/table
+  MUTANTS="NAME NAME"  mutants: only these of mutants/table, also if they are known
   DRIVERS="virtio qxl"  drivers: only these displays; UPDATE=1 writes results/drivers.md
                 from the logs that build/logs has, of base and stack
   ROUNDS=n UPDATE=1  bench: boots of each kernel (default 5); copy the report to results/
@@ -105,11 +105,11 @@ sparse: ## sparse and W=1 on every issuer of fences, for UML, x86-64 and arm64, 
 coccicheck: ## the semantic patch for uses of a fence, on every file that mentions one
 	$(run) -t "source coccinelle" coccicheck.sh
 
-mutants: ## break the stack in one point at a time and see a test notice
+mutants: ## break the stack in one point at a time and see a test notice: results/mutants.md
 	$(run) -t "source build coccinelle" mutants.py
 
 rules: ## break what the stack adds, statement by statement, and see a test notice: hours; \
-	results/mutants.md
+	results/rules.md
 	$(run) -t "source build coccinelle" rules.py
 
 issuer: ## try an issuer of your own, FILE=mine.c, with the clients of the KUnit suites
