@@ -22,11 +22,11 @@ endif
 # Who takes them is checked by run.sh. The environment may have others of these names.
 export GIVEN = $(given)
 
-# Whether TOPICS= makes another tree, selects from the stack, or makes no sense.
+# Whether TOPICS= makes another tree, selects from the stack, or makes no sense; nor does BASE=.
 tree boot shell drivers test kunit: export SCOPE = tree
 check backport: export SCOPE = select
 soak bench mutants rules issuer matrix sparse coccicheck litmus: export SCOPE = all
-results-topics bugs conversions refresh: export SCOPE = all
+results-topics bugs conversions refresh: export SCOPE = home
 
 run := @scripts/run.sh
 
