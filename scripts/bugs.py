@@ -15,7 +15,7 @@ import json, os, re, subprocess, sys
 from types import SimpleNamespace
 import objects, reports, results, stack
 from reports import cell
-from stack import commits, die, git, open_store, patches, pick, say, standing, top
+from stack import die, git, open_store, patches, pick, say, standing, top
 
 source, report = patches / "bugs", top / "results/bugs.md"
 VIOLATIONS = "dma-buf-fence-violations."

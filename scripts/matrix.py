@@ -10,7 +10,7 @@ are.
 
 import datetime, inspect, os, re, subprocess, sys, time
 from types import SimpleNamespace
-import objects, reports, stack
+import objects, reports
 from objects import all_with_dots, hash_of, jobs, messages, text_of
 from stack import build, die, git, logs, run_main, short, top
 

@@ -7,7 +7,7 @@ new is 'not measured', all others stay, with the commit that they are of.
 It is in no digest, so that what was measured stays when a head has another word.
 """
 
-import datetime, os, re, shutil, subprocess, sys, textwrap
+import datetime, os, re, shutil, subprocess, textwrap
 from stack import build, die, git, main_tree, say, top
 
 NOT = "not measured"
