@@ -22,18 +22,18 @@ endif
 # Who takes them is checked by run.sh. The environment may have others of these names.
 export GIVEN = $(given)
 
-# Whether TOPICS= makes another tree, selects from the stack, or makes no sense.
+# Whether TOPICS= makes another tree, selects from the stack, or makes no sense; nor does BASE=.
 tree boot shell drivers test kunit: export SCOPE = tree
 check backport: export SCOPE = select
 soak bench mutants rules issuer matrix sparse coccicheck litmus: export SCOPE = all
-results-topics bugs conversions: export SCOPE = all
+results-topics bugs conversions refresh: export SCOPE = home
 
 run := @scripts/run.sh
 
 .DEFAULT_GOAL := help
 .PHONY: help boot shell soak bench test kunit litmus sparse coccicheck mutants rules issuer check \
-	matrix drivers results-topics bugs conversions tree export rebase mail mail-test backport \
-	clean
+	matrix drivers results-topics bugs conversions refresh tree export rebase mail mail-test \
+	backport clean
 
 define variables
   TOPICS=a,b    tree, boot, shell, drivers, test, kunit: these, what they need, and all tests;
@@ -56,7 +56,7 @@ define variables
   FILE=mine.c   issuer: takes the place of drivers/dma-buf/st-dma-fence-issuer.c, the example
   NOBOOT=1      backport: apply and build only
   ROWS="rt i386"  matrix: only these rows of configs/matrix
-  MUTANTS="NAME NAME"  mutants: only these of mutants/table
+  MUTANTS="NAME NAME"  mutants: only these of mutants/table, also if they are known
   DRIVERS="virtio qxl"  drivers: only these displays; UPDATE=1 writes results/drivers.md
                 from the logs that build/logs has, of base and stack
   ROUNDS=n UPDATE=1  bench: boots of each kernel (default 5); copy the report to results/
@@ -105,11 +105,11 @@ sparse: ## sparse and W=1 on every issuer of fences, for UML, x86-64 and arm64, 
 coccicheck: ## the semantic patch for uses of a fence, on every file that mentions one
 	$(run) -t "source coccinelle" coccicheck.sh
 
-mutants: ## break the stack in one point at a time and see a test notice
+mutants: ## break the stack in one point at a time and see a test notice: results/mutants.md
 	$(run) -t "source build coccinelle" mutants.py
 
 rules: ## break what the stack adds, statement by statement, and see a test notice: hours; \
-	results/mutants.md
+	results/rules.md
 	$(run) -t "source build coccinelle" rules.py
 
 issuer: ## try an issuer of your own, FILE=mine.c, with the clients of the KUnit suites
@@ -131,6 +131,9 @@ bugs: ## each bug of patches/bugs shown on the base, and gone with the stack: re
 conversions: ## which issuers shared a lock with their fences, and where it is now: \
 	results/conversions.md
 	$(run) -t "source" conversions.py
+
+refresh: ## results/ without a measurement: what is gone is dropped, what is new is not measured
+	$(run) -t "source" reports.py
 
 tree: ## a git work tree, build/linux: the base, then one commit per patch and a branch per topic
 	$(run) "source" stack.py tree

@@ -1,33 +1,31 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""bugs.py [--check | --kunit]: shows each bug of patches/bugs on the base, and gone with the stack.
+"""bugs.py [--check | --kunit | --refresh]: shows each bug of patches/bugs on the base, and gone
+with the stack.
 
 Every test that is named there runs twice, on the base with the tests only and with all topics, each
 KUnit case on UML and on the base each case of a selftest on arm64 in a boot of its own. The table
 is results/bugs.md; the exit code is 1 if a test passes on the base or fails with the stack.
-With --kunit the selftests, which take an hour, do not run, and are as they were in the last run.
+With --kunit the selftests, which take an hour, do not run, and are as the table has them.
 With --check nothing runs: all that is named is there, and every patch with a Fixes: tag is named.
+With --refresh nothing runs either, and the table is brought up to date.
 """
 
-import datetime, json, os, re, subprocess, sys
+import json, os, re, subprocess, sys
 from types import SimpleNamespace
-import objects, results, stack
-from stack import build, commits, die, git, open_store, patches, pick, say, standing, top
+import objects, reports, results, stack
+from reports import cell
+from stack import die, git, open_store, patches, pick, say, standing, top
 
-source = patches / "bugs"
-SELFTESTS = "tools/testing/selftests/drivers/dma-buf"
+source, report = patches / "bugs", top / "results/bugs.md"
 VIOLATIONS = "dma-buf-fence-violations."
 KINDS = ("from", "patch", "test", "untested", "no-bug", "open")
-REPORT = """# Bug by bug
-
-Made by `make bugs` on {day}, commit {commit}, \
-on {base}, from `patches/bugs`; the selftests ran on commit {boots}. \
-A KUnit case is shown on the base by `make kunit SERIES=none SUITES=CASE`, \
-and its absence after by `make kunit SUITES=CASE`; \
-a selftest by `make boot SERIES=none TESTS=PROGRAM.CASE` and `make boot TESTS=PROGRAM.CASE`.
-
-| bug | said in | topic | test | on the base | with the stack |
-|---|---|---|---|---|---|
+TEXT = """From `patches/bugs`. A row of the first table is of the commit that it names. A KUnit \
+case is shown on the base by `make kunit SERIES=none SUITES=CASE`, and its absence after by \
+`make kunit SUITES=CASE`; a selftest by `make boot SERIES=none TESTS=PROGRAM.CASE` and \
+`make boot TESTS=PROGRAM.CASE`."""
+REPORT = """| bug | said in | topic | test | on the base | with the stack | commit |
+|---|---|---|---|---|---|---|
 {test}
 ## Built, and run by nobody here
 
@@ -84,34 +82,17 @@ def subjects():
     return found
 
 
-def cases(tip):
-    """All KUnit cases, as SUITE.CASE, and those of selftests, as PROGRAM.FIXTURE.VARIANT.CASE."""
-    kunit, selftests = set(), set()
-    for path in git("grep", "-l", "struct kunit_case ", tip, "--", "drivers/dma-buf",
-                    "drivers/gpu/drm/*.c").split("\n"):
-        text = git("show", path)
-        for array, body in re.findall(r"struct kunit_case (\w+)\[\] = \{(.*?)\n\};", text, re.S):
-            for suite in re.findall(rf'\.name = "([^"]+)"[^}}]*\.test_cases = {array}\b', text):
-                kunit |= {f"{suite}.{c}" for c in re.findall(r"\w*CASE\w*\((\w+)", body)}
-    for path in (top / SELFTESTS).glob("*.c"):
-        text, name = path.read_text(), path.stem
-        variants = re.findall(r"(?m)^FIXTURE_VARIANT_ADD\((\w+), (\w+)\)", text)
-        selftests |= {name} | {f"{name}.global.{c}" for c in re.findall(r"(?m)^TEST\((\w+)", text)}
-        for fixture, case in re.findall(r"(?m)^TEST_F\w*\((\w+),\s*(\w+)", text):
-            of = [v for f, v in variants if f == fixture]
-            named = {f"{name}.{fixture}.{v}.{case}" for v in of}
-            selftests |= named or {f"{name}.{fixture}.{case}"}
-    return kunit, selftests
-
-
-def check(bugs, bad, tip):
-    patch, (kunit, selftests) = subjects(), cases(tip)
+def check(bugs, bad, tests=True):
+    """Of the patches, and of the tests if all of these can be looked up."""
+    patch = subjects()
+    known = {"kunit": reports.kunit_cases(stack.main_tree) if tests else {},
+             "selftest": reports.selftest_cases()}
     for bug in bugs:
         lost = [s for s in bug.lines["patch"] if s not in patch]
         bad += [f"{bug.name}: there is no patch '{s}'" for s in lost]
         for test in bug.lines["test"]:
             kind, _, name = test.partition(" ")
-            if name not in {"kunit": kunit, "selftest": selftests}.get(kind, ()):
+            if kind not in known or name not in known[kind] and (tests or kind == "selftest"):
                 bad.append(f"{bug.name}: there is no test '{test}'")
     named = {s for bug in bugs for s in bug.lines["patch"]}
     bad += [f"{topic}: no bug for '{s}', which has Fixes:" for s, (topic, text) in patch.items()
@@ -148,13 +129,8 @@ def run_kunit(names, base, topics):
     return {f"kunit {n}": (verdicts[0][n], verdicts[1][n]) for n in names}
 
 
-def run_selftests(names, again):
-    """[commit, {case: (on the base, with the stack)}] of 'make boot', there by whole programs."""
-    last = results.kept / "boots.json"
-    if not again:
-        if not last.exists():
-            die("no selftests yet: run 'make bugs' once")
-        return json.loads(last.read_text())
+def run_selftests(names):
+    """{case: (on the base, with the stack)} of 'make boot', there by whole programs."""
     verdicts, programs = [], sorted({n.split(".")[0] for n in names})
     for series, tests in ("none", names), ("all", programs):
         env = {k: v for k, v in os.environ.items() if k not in ("GIVEN", "MAKEFLAGS", "SCOPE")}
@@ -170,62 +146,73 @@ def run_selftests(names, again):
             die(f"make boot SERIES={series} did not run")
         verdicts.append(said)
     before, after = verdicts
-    result = [git("describe", "--always", "--dirty", at=top),
-              {f"selftest {n}": (before.get(n, "did not run"),
-                                 after.get(n.split(".")[0], "did not run")) for n in names}]
-    last.write_text(json.dumps(result, indent=1))
-    return result
+    return {f"selftest {n}": (before.get(n, "did not run"),
+                              after.get(n.split(".")[0], "did not run")) for n in names}
 
 
-def clean(said):
-    """For a cell: without times, and not long."""
-    said = re.sub(r"\s+", " ", re.sub(r"\[ *[\d.]+\] ", "", said))
-    return said.replace("|", "\\|")[:100]
+def known_rows():
+    """{test: what its row says} of the table as it is."""
+    return {row[3]: row[4:] for row in reports.rows_of(report)
+            if len(row) == 7 and reports.measured(row)}
 
 
-def table(bugs, verdict, base, boots):
-    patch, wrong = subjects(), 0
-    rows = {kind: [] for kind in ("test", "untested", "no-bug", "open")}
+def rows_of(verdict, commit):
+    """{test: the cells of its row}, and how many are not as they should be."""
+    rows, wrong = {}, 0
+    for test, (before, after) in verdict.items():
+        good = before not in results.ok and after in results.ok
+        wrong += not good
+        rows[test] = [cell(before) if good else f"**{cell(before)}**", cell(after), commit]
+    return rows, wrong
+
+
+def tables(bugs, known={}):
+    """{kind: rows}, those of tests with what is KNOWN of these."""
+    patch, rows = subjects(), {kind: [] for kind in ("test", "untested", "no-bug", "open")}
     for bug in bugs:
         of = ", ".join(bug.lines["from"])
-        topic = ", ".join(dict.fromkeys(patch[s][0] for s in bug.lines["patch"]))
-        for test in bug.lines["test"]:
-            before, after = verdict.get(test, ("did not run", "did not run"))
-            if before in results.ok or after not in results.ok:
-                wrong += 1
-                before = f"**{clean(before)}**"
-            rows["test"].append(f"| {bug.what} | {of} | {topic} | {test} | {clean(before)} "
-                                f"| {clean(after)} |")
-        for reason in bug.lines["untested"]:
-            rows["untested"].append(f"| {bug.what} | {of} | {topic} | {reason} |")
+        topic = ", ".join(dict.fromkeys(patch[s][0] for s in bug.lines["patch"] if s in patch))
+        rows["test"] += [[bug.what, of, topic, test, *known.get(test, (reports.NOT, reports.NOT,
+                                                                       "-"))]
+                         for test in bug.lines["test"]]
+        rows["untested"] += [[bug.what, of, topic, reason] for reason in bug.lines["untested"]]
         for kind in "no-bug", "open":
-            rows[kind] += [f"| {bug.what} | {of} | {reason} |" for reason in bug.lines[kind]]
-    commit = git("describe", "--always", "--dirty", at=top)
-    subject = git("log", "-1", "--format=%s", base)
-    parts = {kind: "".join(f"{row}\n" for row in of) for kind, of in rows.items()}
-    return REPORT.format(day=datetime.date.today(), commit=commit, base=subject, boots=boots,
-                         **parts), wrong
+            rows[kind] += [[bug.what, of, reason] for reason in bug.lines[kind]]
+    return rows
+
+
+def write_report(bugs, known, when):
+    rows = tables(bugs, known)
+    text = reports.head("Bug by bug", "make bugs", when, reports.share(rows["test"]), TEXT) + \
+        REPORT.format(**{kind: reports.lines(of) for kind, of in rows.items()})
+    reports.write(report, text)
+    return text
 
 
 def main():
     topics, (bugs, bad) = stack.read_series(), read_bugs()
+    if sys.argv[1:] == ["--refresh"]:
+        write_report(bugs, known_rows(), reports.made_before(report))
+        return
     open_store()
     base = standing() or die("there is no work tree yet: run 'make tree' first")
-    check(bugs, bad, git("rev-parse", f"refs/heads/{list(topics)[-1]}"))
-    for line in bad:
+    there = stack.main_tree.is_dir()
+    for line in check(bugs, bad, there):
         print(f"patches/bugs: {line}", file=sys.stderr)
     if bad:
         sys.exit(1)
     if sys.argv[1:] == ["--check"]:
-        return say(f"patches/bugs: {len(bugs)} bugs, all that they name is there")
+        return say(f"patches/bugs: {len(bugs)} bugs, all that they name is there" +
+                   ("" if there else "; KUnit cases were not looked up, without build/linux"))
     tests = {t for b in bugs for t in b.lines["test"]}
     pick_kind = lambda kind: sorted(t.split(" ", 1)[1] for t in tests if t.startswith(kind + " "))
-    verdict = run_kunit(pick_kind("kunit"), base, topics)
-    boots, selftests = run_selftests(pick_kind("selftest"), sys.argv[1:] != ["--kunit"])
-    text, wrong = table(bugs, verdict | selftests, base, boots)
-    (top / "results/bugs.md").write_text(text)
-    print(text)
-    say(f"{len(bugs)} bugs, {len(tests)} tests, {wrong} not as they should be; "
+    verdict, known, commit = run_kunit(pick_kind("kunit"), base, topics), known_rows(), \
+        reports.commit()
+    if sys.argv[1:] != ["--kunit"]:
+        verdict |= run_selftests(pick_kind("selftest"))
+    fresh, wrong = rows_of(verdict, commit)
+    print(write_report(bugs, known | fresh, reports.made(git("log", "-1", "--format=%s", base))))
+    say(f"{len(bugs)} bugs, {len(verdict)} of {len(tests)} tests, {wrong} not as they should be; "
         "written to results/bugs.md")
     sys.exit(1 if wrong else 0)
 

@@ -23,7 +23,7 @@ check() {	# NAME COMMAND...
 	fi
 }
 
-check "patches/series, cover letters, and no patch named by number" "$top/scripts/lint.py"
+check "patches/series, cover letters, texts, and the tables in results/" "$top/scripts/lint.py"
 check "shellcheck of every script" env -C "$top" sh -c 'shellcheck -x scripts/*.sh .ci/run'
 if [ -z "$variant" ]; then
 	check "git am applies every patch and gives the work tree" "$top/scripts/stack.py" verify

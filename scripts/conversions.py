@@ -6,9 +6,9 @@ work tree, by file and ops. Fails if one of them still passes a lock. The table 
 results/conversions.md.
 """
 
-import datetime, re, sys
-import stack
-from stack import commits, die, git, open_store, say, standing, top
+import re, sys
+import reports, stack
+from stack import commits, die, git, open_store, say, standing
 
 CALL = re.compile(r"\bdma_fence_init(64)?\(")
 
@@ -80,21 +80,18 @@ def main():
                 left.append(f"{name} passes {after[ops]}")
             topic, tried = conversion(commits_of, name, ops)
             where = name.removeprefix("drivers/").removeprefix("gpu/")
-            rows.append(f"| {where} | {ops.lstrip('&')} | {lock} | {taken(base, name, lock)} | "
-                        f"{'**lock**' if after.get(ops) else 'inside'} | {topic} | {tried} |")
-    text = "\n".join([
-        "# Who shared a lock with its fences", "",
-        f"Made by `make conversions` on {datetime.date.today()}, commit "
-        f"{git('describe', '--always', '--dirty', at=top)}, "
-        f"on {git('log', '-1', '--format=%s', base)}. "
+            rows.append([where, ops.lstrip("&"), lock, taken(base, name, lock),
+                         "**lock**" if after.get(ops) else "inside", topic, tried])
+    text = reports.head(
+        "Who shared a lock with its fences", "make conversions",
+        reports.made(git("log", "-1", "--format=%s", base)), reports.share(rows),
         "Issuers that pass a lock to dma_fence_init() in the base; in how many places of its "
         "directory that is taken there by the same name; where the lock is now; the topic that "
         "changed it, and whether the message says that it was run or only built. What the lock "
-        "protected, field by field, is in that message.", "",
-        "| issuer | ops | lock before | taken | now | topic | |", "|---|---|---|---:|---|---|---|",
-        *rows, ""])
-    (top / "results").mkdir(exist_ok=True)
-    (top / "results/conversions.md").write_text(text)
+        "protected, field by field, is in that message.") + \
+        "| issuer | ops | lock before | taken | now | topic | tried |\n" \
+        "|---|---|---|---:|---|---|---|\n" + reports.lines(rows)
+    reports.write(reports.path_of("conversions.md"), text)
     print(text)
     for line in left:
         print(line)

@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""lint.py: what patches/series, the cover letters, the texts and the lines of scripts have to be.
+"""lint.py: what patches/series, the cover letters, the texts, the lines of scripts and the tables
+in results/ have to be. It needs no work tree.
 
 Topics are posted one at a time, so no text may name a patch by a number or by its place.
 """
 
 import re, sys
-import stack
+import bugs, matrix, mutants, reports, rules, stack
 
 MOST_PATCHES, MOST_LINES, MOST_COLUMNS = 12, 60, 100
 # What is written by hand, and no patch.
@@ -77,55 +78,133 @@ for path in [p for where in GLUE for p in sorted(stack.top.glob(where))]:
         if (columns := len(line.expandtabs(8))) > MOST_COLUMNS:
             bad.append(f"{stack.short(path)}:{number}: has {columns} columns: "
                        f"{MOST_COLUMNS} are enough")
-# What the tables in results/ name has to be there, and each topic, row and display has its line.
-TESTS = "drivers/dma-buf", "drivers/gpu/drm/tests", "drivers/gpu/drm/scheduler/tests", \
-    "drivers/gpu/drm/ttm/tests", "tools/testing/selftests/drivers/dma-buf"
-sources = "".join(p.read_text() for d in TESTS for p in (stack.main_tree / d).glob("*.c"))
-cases = set(re.findall(r"\w+", sources))
+# ---- results/ -------------------------------------------------------------------------
+# What a table names has to be there, and what there is has its row, measured or not.
+
+REPORTS = {"backport.md", "bench.md", "bench.svg", "bugs.md", "conversions.md", "drivers.md",
+           "matrix.md", "mutants.md", "rules.md", "rules.json", "topics-check.md", "topics.md"}
+# These have no count of what is measured.
+PLAIN = {"backport.md", "bench.md", "drivers.md"}
+ON_ARM64 = "virtio", "virtio-pci", "simpledrm", "gud"
+GONE = "tools/testing/selftests/drivers/dma-buf/drm_device_gone.c"
 posted = {name for name, topic in topics.items() if topic.kind == "post"}
+before = len(bad)
 
 
-def words(path):
-    """The first word of each line."""
-    text = (stack.top / path).read_text()
-    return {line.split()[0] for line in text.splitlines() if re.match("[a-z]", line)}
+def say_bad(name, text):
+    bad.append(f"results/{name} {text}")
 
 
-def column(name, number, several=False):
-    """What a column of the first table in a file of results/ has."""
-    path = stack.top / "results" / name
-    text = path.read_text() if path.exists() else ""
-    first = re.search(r"(?m)^\|.*\|\n\|[-:| ]+\|\n((\|.*\|\n)*)", text)
-    rows = [row.strip("| ").split(" | ") for row in (first[1] if first else "").splitlines()]
-    cells = {row[number] for row in rows if not row[number].startswith("**")}
-    return {part for cell in cells for part in (cell.split(", ") if several else [cell])}
+def compare(name, there, known, needed=()):
+    """What a report has, what it may have, and what it has to have."""
+    for other in dict.fromkeys(t for t in there if t not in known):
+        say_bad(name, f"names {other}, which is not there")
+    for missing in dict.fromkeys(n for n in needed if n not in there):
+        say_bad(name, f"has no row of {missing}")
 
 
-def table(name, number, known, needed=frozenset(), **how):
-    there = column(name, number, **how)
-    for other in sorted(there - known):
-        bad.append(f"results/{name} names {other}, which is not there")
-    for missing in sorted(needed - there) if there else ():
-        bad.append(f"results/{name} has no line of {missing}")
+def text_of(name):
+    return reports.text_of(stack.top / "results" / name)
 
 
-def tests(name, number):
-    """Each that looks like one."""
-    for test in column(name, number):
-        found = re.fullmatch(r"(?:(?:kunit|selftest) )?[\w-]+\.(?:[\w]+\.)*(\w+)", test)
-        if cases and found and found[1] not in cases:
-            bad.append(f"results/{name} names the test {test}, which is not there")
+def column(name, number):
+    return [row[number] for row in reports.rows_of(stack.top / "results" / name)
+            if len(row) > number]
 
 
-displays = words("configs/displays")
-table("topics.md", 0, set(topics))
-table("topics-check.md", 0, set(topics), posted)
-table("bugs.md", 2, set(topics) | {"", "-"}, several=True)
-table("matrix.md", 0, words("configs/matrix"), words("configs/matrix"))
-table("drivers.md", 0, displays | {f"{d}, arm64" for d in ("virtio", "virtio-pci", "simpledrm",
-                                                           "gud")}, displays)
-tests("topics.md", 1)
-tests("bugs.md", 3)
+def counts(name):
+    """The head says how many rows are measured, and so notices one that is gone."""
+    rows = reports.rows_of(stack.top / "results" / name)
+    said = reports.MADE.search(re.sub(r"\s+", " ", text_of(name)))
+    if name == "rules.md":
+        known = [list(map(int, row[1:])) for row in rows if reports.measured(row)]
+        sums = [sum(numbers) for numbers in zip(*known[:-1])]
+        if not known or rows[-1][0] != "all" or known[-1] != sums:
+            return say_bad(name, "has other numbers in the row 'all' than in those above it")
+        count = sums[0] - sums[-1], sums[0]
+    else:
+        count = sum(map(reports.measured, rows)), len(rows)
+    if not said:
+        say_bad(name, "does not say in its head how much of it is measured")
+    elif (int(said[2]), int(said[3])) != count:
+        say_bad(name, f"says that {said[2]} of {said[3]} are measured, but has {count[0]} of "
+                f"{count[1]}")
+
+
+def check_cases(name, cases):
+    """Without a work tree it is known which cases the patches add, but not to which suite of a file
+    of the base."""
+    tree = reports.tree_of_cases()
+    known, added = reports.kunit_cases(tree), {case for _, case in reports.cases_added()}
+    suites = {case.partition(".")[0] for case in known}
+    compare(name, cases, known if tree != stack.top else [c for c in cases if c in known or (
+        c.partition(".")[0] not in suites and c.partition(".")[2] in added)])
+
+
+def check_bugs():
+    found, problems = bugs.read_bugs()
+    bad.extend(f"patches/bugs: {p}" for p in bugs.check(found, problems, tests=False))
+    there = reports.tables(text_of("bugs.md")) + [[]] * 4
+    for has, (kind, wanted) in zip(there, bugs.tables(found).items()):
+        width = 4 if kind == "test" else None
+        has, wanted = [row[:width] for row in has], [row[:width] for row in wanted]
+        for row in has + wanted:
+            if has.count(row) != wanted.count(row):
+                word = "has no row" if row in wanted else "has a row that patches/bugs has not"
+                say_bad("bugs.md", f"{word}: {row[0]}, {row[-1]}")
+
+
+def check_backport():
+    stable = {name for name, topic in topics.items() if topic.stable == "stable"}
+    versions = re.findall(r"boot-(\d+\.\d+)\.config",
+                          " ".join(p.name for p in stack.top.glob("configs/*")))
+    parts = dict(re.findall(r"(?ms)^## Linux (\S+)\n(.*?)(?=^## |\Z)", text_of("backport.md")))
+    compare("backport.md", [f"Linux {v}" for v in parts], [f"Linux {v}" for v in parts],
+            [f"Linux {v}" for v in versions])
+    programs = {case.partition(".")[0] for case in reports.selftest_cases()}
+    for text in parts.values():
+        patched, tested = (reports.tables(text) + [[], []])[:2]
+        compare("backport.md", [row[0] for row in patched], topics, stable)
+        compare("backport.md", [row[0] for row in tested], programs, ["out_fence_lifetime"])
+
+
+def check_drivers():
+    source = (stack.top / GONE).read_text()
+    ways = [re.sub("_again$", "", way).replace("_", " ") for way in re.findall(
+        r"(?m)^(?:TEST\(|FIXTURE_VARIANT_ADD\(gone, |TEST_F_TIMEOUT\(waits, )(\w+)", source)]
+    displays = re.findall(r"(?m)^([a-z]\S*) ", (stack.top / "configs/displays").read_text())
+    wanted = [f"{display}: {way}" for display in [*displays, *(f"{d}, arm64" for d in ON_ARM64)]
+              for way in ways]
+    compare("drivers.md", list(map(": ".join, zip(column("drivers.md", 0),
+                                                  column("drivers.md", 1)))), wanted, wanted)
+
+
+compare("", [p.name for p in (stack.top / "results").iterdir()], REPORTS)
+for name in sorted(REPORTS):
+    if not text_of(name).strip():
+        say_bad(name, "is missing")
+    elif name.endswith(".md") and name not in PLAIN:
+        counts(name)
+check_bugs()
+check_backport()
+check_drivers()
+whole = {"all topics", "**none**", "**breaks**"}
+compare("topics.md", column("topics.md", 0), whole | set(topics),
+        [t for t in topics if t in posted])
+check_cases("topics.md", [case for case in column("topics.md", 1) if case != "-"])
+compare("topics-check.md", column("topics-check.md", 0), posted, [t for t in topics if t in posted])
+compare("conversions.md", column("conversions.md", 5), {*topics, "-"},
+        [t for t in topics if t.startswith("inline-lock-")])
+wanted = [f"{name}: `{row.what}`" for name, row in matrix.read_table().items()]
+compare("matrix.md", [f"{name}: {matrix.plain(what)}" for name, what in
+                      zip(column("matrix.md", 0), column("matrix.md", 1))], wanted, wanted)
+wanted = [f"{name}: {m.kind} {m.test}" for name, m in mutants.mutants.items()]
+compare("mutants.md", list(map(": ".join, zip(column("mutants.md", 0), column("mutants.md", 1)))),
+        wanted, wanted)
+files = rules.files_of_patches()
+compare("rules.md", column("rules.md", 0), files | {"all"}, sorted(files))
+if len(bad) > before:
+    bad.append("'make refresh' brings the names in most of results/ up to date")
 print(*bad, sep="\n")
-print(f"{count} patches in {len(topics)} topics")
+print(f"{count} patches in {len(topics)} topics, {len(REPORTS)} reports")
 sys.exit(1 if bad else 0)

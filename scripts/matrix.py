@@ -1,27 +1,21 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""matrix.py: the configurations that others would try, a row of configs/matrix each.
+"""matrix.py [--refresh]: the configurations that others would try, a row of configs/matrix each.
 ROWS="rt i386" takes some. A row that was ok is kept by content: of the stack, of the base, of what
-the row says and of the scripts. results/matrix.md has what came of each. Fails if one that was to
-be run is not ok.
+the row says and of how it is run. results/matrix.md has what came of each, or, on another base or
+with KSRC=, a file in build/. The C compiler clang is the newest that Debian has. Fails if a row
+that was to be run is not ok. With --refresh nothing runs, and the table has the rows that there
+are.
 """
 
-import datetime, os, re, subprocess, sys, time
+import datetime, inspect, os, re, subprocess, sys, time
 from types import SimpleNamespace
-import objects, stack
+import objects, reports
 from objects import all_with_dots, hash_of, jobs, messages, text_of
 from stack import build, die, git, logs, run_main, short, top
 
-table, report, work = top / "configs/matrix", top / "results/matrix.md", build / "matrix"
+table, work = top / "configs/matrix", build / "matrix"
 given = dict(os.environ)
-HEAD = """# Configurations
-
-Made by `make matrix`, last on {day}, on {base}. A row is run again when the stack, the base, or how
-it is run has changed; `ROWS="rt i386"` runs some.
-
-| row | what | result | on | digest |
-|---|---|---|---|---|
-"""
 
 
 def read_table():
@@ -35,17 +29,49 @@ def read_table():
     return rows
 
 
-def read_report():
-    text = report.read_text() if report.exists() else ""
-    cells = [line.strip("| ").split(" | ") for line in re.findall(r"(?m)^\| [a-z].*\|$", text)]
-    return {c[0]: c for c in cells if len(c) == 5 and c[0] != "row"}
+def known_rows(report, rows):
+    """Those of what is run in the same way still."""
+    return {row[0]: row for row in reports.rows_of(report) if reports.measured(row) and
+            row[0] in rows and plain(row[1].strip("`")) == rows[row[0]].what}
 
 
-def write_report(rows, known, at):
-    lines = ["| " + " | ".join(known.get(name) or [name, f"`{row.what}`", "-", "-", "-"]) + " |\n"
+def plain(what):
+    return re.sub(r"\bclang-\d+\b", "clang", what)
+
+
+def write_report(report, when, rows, known):
+    cells = [known.get(name) or [name, f"`{row.what}`", reports.NOT, "-", "-"]
              for name, row in rows.items()]
-    base = git("log", "-1", "--format=%s", at.tag, at=at.tree)
-    report.write_text(HEAD.format(day=datetime.date.today(), base=base) + "".join(lines))
+    reports.write(report, reports.head(
+        "Configurations", "make matrix", when, reports.share(cells),
+        "A row is run again when the stack, the base, or how it is run has changed; "
+        '`ROWS="rt i386"` runs some.') +
+        "| row | what | result | on | digest |\n|---|---|---|---|---|\n" + reports.lines(cells))
+
+
+def newest_clang(src):
+    """Of those that Debian has, if this kernel takes it."""
+    least = subprocess.run([src / "scripts/min-tool-version.sh", "llvm"], capture_output=True,
+                           text=True, env=os.environ | {"SRCARCH": "x86"}).stdout.strip()
+
+    def there():
+        said = subprocess.run(["apt-cache", "search", "--names-only", r"^clang-[0-9]+$"],
+                              capture_output=True, text=True).stdout
+        return max(map(int, re.findall(r"(?m)^clang-(\d+) ", said)), default=0)
+
+    try:
+        # What is installed in vain brings the lists of packages.
+        found = there() or (install("clang") and there())
+    except OSError:
+        return "clang"    # no Debian
+    if found < int(least.partition(".")[0] or 0):
+        raise ValueError(f"there is no clang that this kernel takes: {least} or later")
+    return f"clang-{found}"
+
+
+def install(*names, **more):
+    """Whether the groups of deps.sh are there then."""
+    return subprocess.run([top / "scripts/deps.sh", *names], env=os.environ | more).returncode == 0
 
 
 def run_make(name, row):
@@ -116,34 +142,54 @@ def run_objects(name, row, at):
     return not lost and not new and bool(mine), said, log
 
 
+def run_row(name, row, at):
+    """What is missing is a failure as any other."""
+    compiler = re.findall(r" (clang-\d+) ", row.what)
+    if not install(*groups(name), **{"CLANG": c for c in compiler}):
+        return False, "what it needs cannot be installed", logs / "deps.log"
+    return run_make(name, row) if row.kind == "make" else run_objects(name, row, at)
+
+
+def refresh():
+    report, rows = reports.path_of("matrix.md"), read_table()
+    write_report(report, reports.made_before(report), rows, known_rows(report, rows))
+
+
 def main():
     rows, at = read_table(), objects.begin()
     wanted = os.environ.get("ROWS", "").replace(",", " ").split() or list(rows)
     for name in wanted:
         if name not in rows:
             die(f"there is no row '{name}' in {short(table)}; there are: {' '.join(rows)}")
-    known = {name: cells for name, cells in read_report().items() if name in rows}
+    report = reports.path_of("matrix.md", at)
+    known = known_rows(report, rows)
     trees = git("rev-parse", "HEAD^{tree}", f"{at.tag}^{{tree}}", at=at.tree)
-    how = "".join((top / "scripts" / f).read_text() for f in ("matrix.py", "boot.sh", "kunit.sh"))
+    when = reports.made(git("log", "-1", "--format=%s", at.tag, at=at.tree))
+    how = "".join((top / "scripts" / f).read_text() for f in ("boot.sh", "kunit.sh")) + \
+        "".join(map(inspect.getsource, (run_make, run_objects, compile_objects)))
     failed = 0
     for name in wanted:
-        row = rows[name]
-        digest = hash_of(f"{trees}\n{row.what}\n{how}{config_of(row)}")[:12]
-        if name in known and known[name][4] == digest and known[name][2].startswith("ok"):
-            print(f"ok       {name} (before)")
-            continue
-        start = time.monotonic()
-        print(f"== {name}: {row.what} ", end="", flush=True)
-        subprocess.run([top / "scripts/deps.sh", *groups(name)], check=True)
-        ok, said, log = run_make(name, row) if row.kind == "make" else run_objects(name, row, at)
+        row, start, log = rows[name], time.monotonic(), logs / "deps.log"
+        try:
+            if " clang " in row.what:
+                row.what = row.what.replace(" clang ", f" {newest_clang(at.tree)} ")
+            digest = hash_of(f"{trees}\n{row.what}\n{how}{config_of(row)}")[:12]
+            if name in known and known[name][4] == digest and known[name][2].startswith("ok"):
+                print(f"ok       {name} (before)")
+                continue
+            print(f"== {name}: {row.what} ", end="", flush=True)
+            ok, said, log = run_row(name, row, at)
+        except ValueError as problem:
+            ok, said, digest = False, str(problem), "-"
         print(f" ({time.monotonic() - start:.0f} s)")
         print(f"{'ok      ' if ok else 'FAILED  '} {name}: {said}")
         if not ok:
             failed += 1
             print(f"    log: {short(log)}")
-        known[name] = [name, f"`{row.what}`", f"{'ok' if ok else '**fails**'}: {said}",
+        known[name] = [name, f"`{row.what}`",
+                       reports.cell(f"{'ok' if ok else '**fails**'}: {said}", 300),
                        str(datetime.date.today()), digest]
-        write_report(rows, known, at)
+        write_report(report, when, rows, known)
     print(f"{len(wanted) - failed} passed, {failed} failed; the table is {short(report)}")
     sys.exit(failed > 0)
 
@@ -160,4 +206,4 @@ def config_of(row):
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(refresh if sys.argv[1:] == ["--refresh"] else main)

@@ -1,28 +1,27 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""mutants.py [--list | --check [TREE]]: break the stack in one point at a time, as mutants/table
-says, and see that the test named there notices, which has to pass without a mutant first. $MUTANTS
-has some names. --list prints names and tests. --check says what of the table does not fit TREE,
+"""mutants.py [--list | --check [TREE] | --refresh]: break the stack in one point at a time, as
+mutants/table says, and see that the test named there notices, which has to pass without a mutant
+first. results/mutants.md has what came of it. One that was killed is not run again while the code
+that it changes, its test, the configuration and the compiler are the same, but those that $MUTANTS
+names are. --list prints names and tests. --check says what of the table does not fit TREE,
 build/linux by default, and where the code has other primitives than mutants/litmus says.
+--refresh brings the names in the report up to date and runs nothing.
 """
 
 import os, re, subprocess, sys, time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-import objects
-from objects import all_with_dots, bash, jobs, text_of
+import objects, reports
+from objects import all_with_dots, bash, hash_of, jobs, text_of
+from reports import ITEM
 from stack import build, die, git, logs, main_tree, rev, run_main, say, short, top
 
 table = top / "mutants/table"
 EDIT = r"((?:-.*\n)+)((?:\+.*\n)*)"
 PLACE = rf"([^-+\s]\S*)(?: (\w+))?\n((?:{EDIT})+)"
 STANZA = rf"([a-z0-9-]+): .+\n(\w+) (\S+)\n((?:{PLACE})+)"
-# A macro, or a function, struct or initializer, up to the '}' in the first column.
-ITEM = (r"(?m)^#define {0}\b(?:.*\\\n)*.*|^(?:\w[\w\s*]*?\b)?{0}\b(?:\([^;{{}}]*|[^\n;{{}}(]*)"
-        r"\{{(?:.*\}};?$|[\s\S]*?^\}})")
-SUITE = r'kunit_suite \w+ = \{[^}]*\.name = "(.+)"[^}]*\.test_cases = (\w+)'
-SUITES = "drivers/dma-buf", "drivers/gpu/drm/tests", "drivers/gpu/drm/scheduler/tests"
 TESTS = dict(kunit="{}", violation="dma-buf-fence-violations.{}", sparse="{}", cocci="{}",
              litmus="Documentation/litmus-tests/dma-fence/{}.litmus")
 
@@ -66,17 +65,8 @@ def applied(mutant, tree):
     return files
 
 
-def cases(tree):
-    """SUITE.CASE of each KUnit case."""
-    for path in [p for where in SUITES for p in (tree / where).glob("*.c")]:
-        text = path.read_text()
-        for suite, name in re.findall(SUITE, text):
-            for listed in re.finditer(ITEM.format(name), text):
-                yield from (f"{suite}.{c}" for c in re.findall(r"CASE\w*\((\w+)", listed[0]))
-
-
 def check(tree):
-    known, problems = set(cases(tree)), []
+    known, problems = reports.kunit_cases(tree), []
     violations = (top / "scripts/violations.sh").read_text()
     for m in mutants.values():
         try:
@@ -91,7 +81,9 @@ def check(tree):
         elif m.kind == "violation" and f"\n{m.test}\t" not in violations:
             problems.append(f"{m.at}violations.sh has no case {m.test}")
     tests = {(m.kind, m.test) for m in mutants.values()}
-    print(*problems, f"{len(mutants)} mutants, {len(tests)} tests", sep="\n")
+    models = [m for m in mutants.values() if m.kind == "litmus"]
+    print(*problems, f"{len(mutants) - len(models)} mutants of the code, {len(models)} of litmus "
+          f"tests only, {len(tests)} tests", sep="\n")
     return bool(problems)
 
 
@@ -176,6 +168,7 @@ work, out, log = build / "mutants", build / "mutants.kunit-um", logs / "mutant"
 config, kernel_log = Path(f"{out}.config"), Path(f"{log}.kernel.log")
 build_log = logs / "mutant-build.log"
 FAILED = r"[A-Z]+ION FAILED at .*"
+SURVIVED, COCCI = "**survived**", "scripts/coccinelle/misc/dma_fence.cocci"
 
 
 def first(pattern, text):
@@ -239,10 +232,9 @@ def sparse(name):
 
 
 def cocci(name):
-    script = "scripts/coccinelle/misc/dma_fence.cocci"
-    options = first(r"^// Options: (.*)", text_of(work / script)).split()
+    options = first(r"^// Options: (.*)", text_of(work / COCCI)).split()
     said, ran = output("spatch", "-D", "report", "--very-quiet", "--no-show-diff", "--timeout",
-                       "120", "--cocci-file", script, *options, "-I", "include", name)
+                       "120", "--cocci-file", COCCI, *options, "-I", "include", name)
     return first(rf"^{re.escape(name)}:[^ ]* (.*)", said) if ran else None
 
 
@@ -268,6 +260,39 @@ def built(dots=True):
                          cwd=work, dots=dots)
 
 
+def digest(mutant, tree, suites):
+    """Of what its result depends on: the code, the test, the configuration and the compiler."""
+    test = TESTS[mutant.kind].format(mutant.test)
+    files = [suites.get(test, test), COCCI] if mutant.kind == "cocci" else [suites.get(test, test)]
+    how = [text_of(top / f) for f in ("configs/kunit-uml.config", "scripts/violations.sh")]
+    how += [reports.version("gcc", "-dumpfullversion"), mutant.kind, mutant.test]
+    return hash_of("\n".join([*how, *(text_of(tree / f) for f in files),
+                              *applied(mutant, tree).values()]))[:12]
+
+
+def write_report(known, when, report):
+    """The rows of all mutants, in order; the known ones with what came of them."""
+    rows = [known.get(name) or [name, f"{m.kind} {m.test}", reports.NOT, "-", "-"]
+            for name, m in mutants.items()]
+    count = Counter((row[1].startswith("litmus "), row[2].split(":")[0]) for row in rows)
+    reports.write(report, reports.head(
+        "The stack, broken in one point at a time", "make mutants", when, reports.share(rows),
+        f"{count[False, 'killed']} in the code are killed, {count[False, SURVIVED]} survive; of "
+        f"those that are in a litmus test only {count[True, 'killed']} and "
+        f"{count[True, SURVIVED]}. `mutants/table` has each with the test that has to notice. "
+        'A row is of the commit that it names, and is run again when the code that it changes, '
+        "its test, the configuration or the compiler is another; `make mutants MUTANTS=NAME` "
+        "runs it in any case.") +
+        "| mutant | test | result | commit | digest |\n|---|---|---|---|---|\n" +
+        reports.lines(rows))
+
+
+def known_rows(report):
+    """Those of mutants that there are, with the same test."""
+    return {row[0]: row for row in reports.rows_of(report) if reports.measured(row) and
+            row[0] in mutants and row[1] == f"{mutants[row[0]].kind} {mutants[row[0]].test}"}
+
+
 def main(names):
     at = objects.places()
     if not at.tree.is_dir():
@@ -275,7 +300,29 @@ def main(names):
     if git("status", "--porcelain", "-uno", at=at.tree):
         say(f"{short(at.tree)} has uncommitted changes: they are not used, only HEAD is")
     list(map(print, bash('own_tree "$1" "$2"', work, rev("HEAD", at.tree))))
+    report, suites, digests = reports.path_of("mutants.md", at), reports.kunit_cases(work), {}
+    known, count = known_rows(report), Counter()
+    when = reports.made(git("log", "-1", "--format=%s", at.tag, at=at.tree))
+    for name in names:
+        try:
+            digests[name] = digest(mutants[name], work, suites)
+        except ValueError:
+            digests[name] = "-"    # it does not apply: said below
     wanted = {name: mutants[name] for name in names}
+    for name in names if not os.environ.get("MUTANTS") else ():
+        row = known.get(name)
+        if row and row[2].startswith("killed") and row[4] == digests[name]:
+            count[wanted.pop(name).kind == "litmus", True] += 1
+    if wanted:
+        say(f"{len(names) - len(wanted)} of {len(names)} are known from before")
+        run_these(wanted, count, known, digests, lambda: write_report(known, when, report))
+    print(f"{count[False, True]} killed, {count[False, False]} survived;",
+          f"litmus: {count[True, True]}, {count[True, False]}; the table is {short(report)}")
+    sys.exit(count[False, False] + count[True, False] > 0)
+
+
+def run_these(wanted, count, known, digests, keep):
+    """One after the other; what came of it is kept at once."""
     if any(m.kind not in ("litmus", "cocci") for m in wanted.values()):
         config.write_text((top / "configs/kunit-uml.config").read_text())
         bash('need_space 4000 "the KUnit kernel"')
@@ -287,7 +334,7 @@ def main(names):
         if subprocess.run([top / "scripts/debian.sh", "tool", tool]).returncode:
             die(f"there is no {tool}")
     say("the named tests, without a mutant")
-    without, count = {}, Counter()
+    without, commit = {}, reports.commit()
     for kind, test in {(m.kind, m.test): None for m in wanted.values()}:
         why = without[kind, test] = KIND[kind](test)
         if why != "":
@@ -304,11 +351,11 @@ def main(names):
                   f"{time.monotonic() - start:4.0f} s  {m.kind} {m.test}{why and ': '}{why[:100]}",
                   flush=True)
             git("reset", "-q", "--hard", at=work)
+            result = reports.cell(f"{'killed' if killed else SURVIVED}{why and ': '}{why}")
+            known[name] = [name, f"{m.kind} {m.test}", result, commit, digests[name]]
+            keep()
     finally:
         git("reset", "-q", "--hard", at=work)
-    print(f"{count[False, True]} killed, {count[False, False]} survived;",
-          f"litmus: {count[True, True]}, {count[True, False]}")
-    sys.exit(count[False, False] + count[True, False] > 0)
 
 
 def chosen():
@@ -329,7 +376,10 @@ if __name__ == "__main__":
         case ["--check", *tree]:
             tree = Path(*tree) if tree else main_tree
             sys.exit(check(tree) | check_litmus(tree))
+        case ["--refresh"]:
+            report = reports.path_of("mutants.md")
+            write_report(known_rows(report), reports.made_before(report), report)
         case []:
             run_main(lambda: main(chosen()))
         case _:
-            die("usage: mutants.py [--list | --check [TREE]]")
+            die("usage: mutants.py [--list | --check [TREE] | --refresh]")

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""results.py: which KUnit cases fail on the base, and which topic makes each of them pass.
+"""results.py [--refresh]: which KUnit cases fail on the base, and which topic makes each of them
+pass.
 
 All test patches are on the base, and all suites run on UML, each in a boot of its own, and again
 with all topics. Where a suite is not clean its cases run in boots of their own, so that a splat
@@ -9,16 +10,20 @@ those that change what UML builds: what passes once is taken to pass from there 
 cases run alone. What a kernel said is kept by what was built, so that an interrupted run goes on,
 and a change of something else does not count. The table is results/topics.md.
 The selftests in userspace want modules and devices that UML lacks: 'make boot' runs them.
+With --refresh nothing runs, and the table is brought up to date: a case that is new, or came to
+another topic, since the commit of the last run is not measured.
 """
 
-import datetime, json, os, re, subprocess, sys
+import json, re, subprocess, sys
 from types import SimpleNamespace
-import objects, stack
+import objects, reports, stack
 from objects import KUNIT, bash
+from reports import NOT
 from stack import build, commits, die, git, logs, open_store, pick, say, short, standing, top
 
 work, out, kept = build / "results", build / "results.kunit-um", build / "results-topics"
-config = build / "results.config"
+config, report = build / "results.config", top / "results/topics.md"
+NONE, ELSEWHERE = "makes no case pass", "changes nothing that UML builds"
 ok = ("passes", "skipped")
 BOOT = ["--kernel_args", "seccomp=on", "--kernel_args", "ncpus=2",
         "--kernel_args", "kasan_multi_shot"]
@@ -60,10 +65,14 @@ def cases():
     run = subprocess.run([KUNIT, "exec", f"--build_dir={out}", *BOOT, "--timeout=60",
                           "--list_tests"], cwd=work, capture_output=True, text=True,
                          stdin=subprocess.DEVNULL)
+    return of_the_stack(re.findall(r"(?m)^[\w-]+\.\S+$", run.stdout))
+
+
+def of_the_stack(names):
+    """The cases of its suites."""
     globs = [re.compile(re.escape(g).replace(r"\*", ".*")) for g in
              bash('printf "%s\\n" "${kunit_suites[@]}"')]
-    names = re.findall(r"(?m)^([\w-]+)\.(\S+)$", run.stdout)
-    return [f"{s}.{c}" for s, c in names if any(g.fullmatch(s) for g in globs)]
+    return [n for n in names if any(g.fullmatch(n.partition(".")[0]) for g in globs)]
 
 
 def known(kernel):
@@ -134,35 +143,73 @@ def concerns_uml(topic, lines):
         "diff-tree", "-r", "--no-commit-id", "--name-only", commit.id).split("\n"))
 
 
-def table(first, last, makers, names, base):
-    """Cases that fail at first, by the topic from which on they pass."""
-    rows = {}
+def table(first, last, makers, topics, built):
+    """The rows: cases that fail at first, by the topic from which on they pass. A topic without
+    one has a row that says why. And whether all pass in the end."""
+    cases, commit = {}, reports.commit()
+    said = lambda text: reports.cell(text, 90)
     for case in first | last:
-        if first.get(case, "is not there") in ok or case not in last:
-            continue
-        said = first.get(case, "comes with the topic")
-        rows.setdefault(makers.get(case), []).append((case, said))
-    short_case = lambda text: re.sub(r"\s+", " ", text).replace("|", "\\|")[:90]
-    text = ["# Which topic makes which test pass", "",
-            f"Made by `make results-topics` on {datetime.date.today()}, commit "
-            f"{git('describe', '--always', '--dirty', at=top)}, "
-            f"on {git('log', '-1', '--format=%s', base)}. "
-            f"KUnit on UML with {len(last)} cases, of which "
-            f"{sum(v in ok for v in first.values())} pass without the topics and "
-            f"{sum(v in ok for v in last.values())} with all of them. "
-            "`make kunit SERIES=none SUITES=CASE` shows one of them fail, "
-            "`make kunit TOPICS=TOPIC SUITES=CASE` shows it pass.", "",
-            "| topic | case | without it |", "|---|---|---|"]
-    for topic in names[1:]:
-        text += [f"| {topic} | {c} | {short_case(v)} |" for c, v in rows.get(topic, [])]
-    text += [f"| **none** | {c} | {short_case(last[c])} |" for c, _ in rows.get(None, [])]
+        if first.get(case, "is not there") not in ok and case in last:
+            cases.setdefault(makers.get(case), []).append(case)
+    rows = []
+    for topic in [*topics, "all topics"]:
+        rows += [[topic, c, said(first.get(c, "comes with the topic")), commit]
+                 for c in cases.get(topic, [])]
+        if topic in topics and topic not in cases and topics[topic].kind == "post":
+            rows.append([topic, "-", NONE if topic in built else ELSEWHERE, commit])
+    rows += [["**none**", c, said(last[c]), commit] for c in cases.get(None, [])]
     lost = [c for c in first if first[c] in ok and last.get(c, "passes") not in ok]
-    text += [f"| **breaks** | {c} | {short_case(last[c])} |" for c in lost]
-    return "\n".join(text) + "\n", not rows.get(None) and not lost
+    rows += [["**breaks**", c, said(last[c]), commit] for c in lost]
+    return rows, not cases.get(None) and not lost
+
+
+def write_report(rows, when, counts):
+    text = reports.head(
+        "Which topic makes which test pass", "make results-topics", when, reports.share(rows),
+        f"{counts} A row is of the commit that it names. "
+        "`make kunit SERIES=none SUITES=CASE` shows a case fail, "
+        "`make kunit TOPICS=TOPIC SUITES=CASE` shows it pass.") + \
+        "| topic | case | without it | commit |\n|---|---|---|---|\n" + reports.lines(rows)
+    reports.write(report, text)
+    return text
+
+
+def refresh(topics):
+    """What the last run said of the cases that there still are, in the topics that add them now."""
+    if not stack.main_tree.is_dir():
+        die("there is no work tree yet: run 'make tree' first")
+    when, old = reports.made_before(report), reports.rows_of(report)
+    files = reports.kunit_cases(stack.main_tree)
+    commit = next(iter(re.findall(r"\bcommit (\w+)", when)), "")
+    now, then = reports.cases_added(), reports.cases_added(commit) if commit else {}
+    rows, seen = {t: [] for t in [*topics, "all topics", "**none**", "**breaks**"]}, set()
+    for topic, case, *said in old:
+        added = files.get(case), case.rpartition(".")[2]
+        home = now.get(added)
+        seen.add(case)
+        if case == "-" or case in files:
+            if case != "-" and (topic not in rows or home not in (None, topic, then.get(added))):
+                topic, said = home or next(iter(topics)), [NOT, "-"]
+            if topic in rows:
+                rows[topic].append([topic, case, *said])
+    for case in of_the_stack(files):
+        added = files[case], case.rpartition(".")[2]
+        if case not in seen and added in now and added not in then:
+            rows[now[added]].append([now[added], case, NOT, "-"])
+    for topic, mine in rows.items():
+        if len(mine) > 1:
+            mine[:] = [row for row in mine if row[1] != "-"]
+        if not mine and topic in topics and topics[topic].kind == "post":
+            mine.append([topic, "-", NOT, "-"])
+    counts = re.search(r"KUnit on UML with .*? with all of them\.",
+                       re.sub(r"\s+", " ", reports.text_of(report)))
+    write_report([row for mine in rows.values() for row in mine], when, counts[0] if counts else "")
 
 
 def main():
     topics = stack.read_series()
+    if sys.argv[1:] == ["--refresh"]:
+        return refresh(topics)
     open_store()
     base = standing() or die("there is no work tree yet: run 'make tree' first")
     kept.mkdir(exist_ok=True)
@@ -187,10 +234,11 @@ def main():
     names, makers = [None, *steps, "all topics"], {}
     search(names, after, 0, len(names) - 1,
            {c for c in last if last[c] in ok and first.get(c) not in ok}, makers)
-    text, good = table(first, last, makers, names, base)
-    (top / "results").mkdir(exist_ok=True)
-    (top / "results/topics.md").write_text(text)
-    print(text)
+    rows, good = table(first, last, makers, topics, steps)
+    print(write_report(rows, reports.made(git("log", "-1", "--format=%s", base)),
+                       f"KUnit on UML with {len(last)} cases, of which "
+                       f"{sum(v in ok for v in first.values())} pass without the topics and "
+                       f"{sum(v in ok for v in last.values())} with all of them."))
     say("written to results/topics.md")
     sys.exit(0 if good else 1)
 

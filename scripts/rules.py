@@ -1,23 +1,26 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""rules.py [FILE...]: break what the stack adds, statement by statement, and see a test notice.
+"""rules.py [FILE... | --refresh]: break what the stack adds, statement by statement, and see a
+test notice.
 
 Nobody chooses where: each statement that the stack adds or changes is left out, and swapped with
 its neighbour; each jump left out; each condition negated, each number changed, each operator
 replaced, the other value returned. All are in one kernel for UML, where "rule_broken=N" picks one,
 so that nothing is built again. Each is to make one of the suites or selftests that reach it fail,
 hang, or leave a splat. What is found is kept, by content, so the same command goes on where it was
-ended. results/mutants.md lists those that nobody notices; mutants/unnoticed says why they need not
-be. Fails if less than 95 percent of the others are noticed, or if mutants/unnoticed is not right.
+ended. results/rules.md lists those that nobody notices, or on another base a file in build/;
+mutants/unnoticed says why they need not be. Fails if less than 95 percent of the others are
+noticed, or if mutants/unnoticed is not right. With --refresh nothing runs: the report has the files
+that the patches change now, and what is known of them.
 """
 
-import bisect, datetime, fnmatch, hashlib, json, os, re, subprocess, sys
+import bisect, fnmatch, hashlib, json, os, re, subprocess, sys
 import queue, threading, time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import SimpleNamespace
-import objects, stack
+import objects, reports, stack
 from objects import all_with_dots, bash, jobs, text_of
 from stack import build, die, git, logs, run_main, short, top
 
@@ -25,10 +28,10 @@ SCOPE = ("drivers/dma-buf/*.c", "include/linux/dma-*.h", "include/linux/sync_fil
          "drivers/gpu/drm/*.c", "drivers/gpu/drm/vkms/*.c", "drivers/gpu/drm/scheduler/*.c")
 PROGRAMS = ("out_fence_lifetime", "writeback_fence_lifetime", "fence_module_unload", "fence_error",
             "fence_describe", "fence_uapi", "fence_faults")
-work, report = build / "rules", top / "results/mutants.md"
+work = build / "rules"
 # A kernel for KUnit boots in less time than one that has a userspace.
 kunit_out, out = build / "rules.um", build / "rules.um-soak"
-reasons, state_file = top / "mutants/unnoticed", top / "results/mutants.json"
+reasons = top / "mutants/unnoticed"
 # A test that waits busily takes two CPUs.
 lanes = max(1, int(jobs) // 2)
 SUSPECTS = "value operator return swap jump negate delete".split()
@@ -36,8 +39,9 @@ LONG = 10		# seconds that a suite may take before its cases run one by one
 KINDS = "return value operator negate delete jump skip swap".split()
 CONSTANT = re.compile(r"\b(BUILD_BUG\w*|static_assert|lockdep_\w+|sizeof|typeof)\b[^;{}]*$")
 BOUND = re.compile(r"[;{}]\s*(?:(?!return)\w+\s+)+\**\w+\[[^];{}=]*$")
-# Functions in which coccinelle finds nothing; of a file and a unit, how often it noticed, and ran.
-WITHOUT = []
+# Functions and files in which coccinelle finds nothing; of a file and a unit, how often it noticed,
+# and ran.
+WITHOUT, EMPTY = [], []
 COUNTS, LANES, STOP = defaultdict(lambda: (0, 0)), queue.SimpleQueue(), threading.Event()
 NO_END = "it does not come to its end"
 LATE = re.compile("blocked for more|stall|soft lockup")
@@ -82,12 +86,8 @@ static int __init start(void) { return register_reboot_notifier(&notifier); }
 core_initcall(start);
 """
 COLUMNS = "killed", "need", "survived", "never", "todo"
-HEAD = """# What is broken by rule
-
-Made by `make rules`, last on {day}, commit {commit}, on {base}, with the KUnit suites and the
-selftests on UML. `scripts/rules.py` has the rules.
-
-"""
+HEAD = ("| file | faults | killed | nobody needs to notice | survived | not reached "
+        "| not run yet |\n|---|---:|---:|---:|---:|---:|---:|\n")
 
 
 # ---- where ----------------------------------------------------------------------------
@@ -408,15 +408,15 @@ def main():
         die(f"{short(at.tree)} has changes of its own: commit them")
     if stack.rev("HEAD", work) != at.head:
         bash('own_tree "$1" "$2"', work, at.head)
-    changed = git("diff", "--name-only", at.tag, at.head, "--", *(f":(glob){f}" for f in SCOPE),
-                  at=work).split("\n")
-    changed = [f for f in changed if not stack.TEST_FILES.match(f) and
-               (not sys.argv[1:] or f in sys.argv[1:])]
+    changed = git("diff", "--name-only", "--diff-filter=d", at.tag, at.head, at=work).split("\n")
     files = {}
     for file in changed:
-        sites, text = sites_of(file)
-        if sites:
-            files[file] = text, sites
+        if may_break(file) and (not sys.argv[1:] or file in sys.argv[1:]):
+            sites, text = sites_of(file)
+            if sites:
+                files[file] = text, sites
+            else:
+                EMPTY.append(file)
     identify(files)
     if not files:
         die(f"none of these has anything that the stack adds: {' '.join(sys.argv[1:])}")
@@ -547,7 +547,7 @@ def sources_of(units):
 
 def load_known():
     try:
-        return json.loads(state_file.read_text())
+        return json.loads(reports.path_of("rules.json", at).read_text())
     except (OSError, ValueError):
         return {}
 
@@ -555,7 +555,7 @@ def load_known():
 def write_known(known):
     new = build / "rules.new"
     new.write_text(json.dumps(known, indent=0, sort_keys=True) + "\n")
-    new.rename(state_file)
+    new.rename(reports.path_of("rules.json", at))
 
 
 def load_state(sites, refused):
@@ -589,13 +589,56 @@ def read_reasons():
     return why
 
 
+def first_part(rows, when, refused):
+    """The head and the table. A row has a file, its faults, and COLUMNS."""
+    known = [row for row in rows if reports.measured(row)]
+    count = dict(zip(("all", *COLUMNS), (sum(int(row[n]) for row in known) for n in range(1, 7))))
+    run = count["all"] - count["todo"]
+    matter = run - count["need"]
+    new = len(rows) - len(known)
+    return reports.head(
+        "What is broken by rule", "make rules", when,
+        f"{run} of {count['all']} faults measured",
+        "With the KUnit suites and the selftests on UML; `scripts/rules.py` has the rules. Killed: "
+        f"{count['killed'] / max(matter, 1):.1%} of the {matter} that have run to the end "
+        f"and matter. {refused}" +
+        (f" In {new} files nobody has looked for faults." if new else "")) + HEAD + \
+        reports.lines([*rows, ["all", *count.values()]])
+
+
+def may_break(file):
+    """Whether faults are looked for in a file that the stack changes."""
+    return not stack.TEST_FILES.match(file) and \
+        any(fnmatch.fnmatchcase(file, where) and file.count("/") == where.count("/")
+            for where in SCOPE)
+
+
+def files_of_patches():
+    """Those that it is about."""
+    return {file for topic in stack.read_series() for path in stack.patch_files(topic)
+            for file in re.findall(r"(?m)^\+\+\+ b/(\S+)", path.read_text()) if may_break(file)}
+
+
+def refresh():
+    """Names of files only: what is in them is for the next run to say."""
+    report, files = reports.path_of("rules.md"), files_of_patches()
+    text = text_of(report)
+    known = {row[0]: row for row in reports.rows_of(report)}
+    refused = re.search(r"The compiler\s+refused\s+\d+\s+more\.", text)
+    rows = [known.get(f) or [f, reports.NOT, *"-----"] for f in sorted(files)]
+    gone = {f for f in known if f not in files}
+    rest = text.partition("\n## ")
+    kept = [line for line in "".join(rest[1:]).splitlines(keepends=True)
+            if not any(line.startswith(f"- `{f}:") for f in gone)]
+    reports.write(report, first_part(rows, reports.made_before(report),
+                                     " ".join(refused[0].split()) if refused else "") +
+                  "".join(kept))
+
+
 def write_report(files, state):
     """What came of it: 1 if somebody should have noticed."""
     why, gone = read_reasons(), set()
-    row = "| {} | {} | {} | {} | {} | {} | {} |\n"
-    lines = [row.format("file", "faults", "killed", "nobody needs to notice", "survived",
-                        "not reached", "not run yet"), "|---|---:|---:|---:|---:|---:|---:|\n"]
-    left, count = defaultdict(list), Counter()
+    rows, left, count = [], defaultdict(list), Counter()
     for file, (_, sites) in files.items():
         mine = Counter()
         for site in sites:
@@ -610,17 +653,13 @@ def write_report(files, state):
             if what in ("survived", "never"):
                 left[what].append(f"- `{site.name}`, line {site.line}\n")
         count += mine
-        lines.append(row.format(file, len(sites), *(mine[k] for k in COLUMNS)))
-    total, equal = sum(count.values()), count["need"]
-    lines.append(row.format("all", total, *(count[k] for k in COLUMNS)))
-    run = total - equal - count["todo"]
+        rows.append([file, len(sites), *(mine[k] for k in COLUMNS)])
+    equal = count["need"]
+    run = sum(count.values()) - equal - count["todo"]
     share = f"{count['killed'] / max(run, 1):.1%}"
-    text = HEAD.format(day=datetime.date.today(), base=git("log", "-1", "--format=%s", at.tag,
-                                                           at=at.tree),
-                       commit=git("log", "-1", "--format=%h", at=top))
-    text += (f"Killed: {share} of the {run} that have run to the end and matter. The compiler "
-             f"refused {len(state.refused)} more.\n\n")
-    text += "".join(lines)
+    rows = sorted([*rows, *([file, 0, 0, 0, 0, 0, 0] for file in EMPTY)])
+    text = first_part(rows, reports.made(git("log", "-1", "--format=%s", at.tag, at=at.tree)),
+                      f"The compiler refused {len(state.refused)} more.")
     left["late"] = [f"- `{name}`\n" for name in state.late if name not in state.found]
     for what, title in (("survived", "Nobody notices"), ("never", "Nothing reaches"),
                         ("late", "KUnit does not notice, and the selftests have not run")):
@@ -636,8 +675,9 @@ def write_report(files, state):
         text += "\n## Nobody needs to notice\n"
     for reason, names in by_reason.items():
         text += f"\n{reason}\n\n" + "".join(f"- `{n}`\n" for n in names)
+    report = reports.path_of("rules.md", at)
     if not sys.argv[1:]:
-        report.write_text(text)
+        reports.write(report, text)
     print(f"{count['killed']} killed, {count['survived']} survived, {count['never']} not reached, "
           f"{equal} that nobody needs to notice: {share}; the list is {short(report)}")
     stale = sorted(set(why) - gone) if not sys.argv[1:] else []
@@ -648,4 +688,4 @@ def write_report(files, state):
 
 at = None
 if __name__ == "__main__":
-    run_main(main)
+    run_main(refresh if sys.argv[1:] == ["--refresh"] else main)

@@ -39,9 +39,11 @@ def place(topics):
     chosen = known(ask["TOPICS"].replace(",", " ").split(), topics)
     if chosen and series == "none":
         die("SERIES=none is the base with no topic: leave TOPICS out, or SERIES")
-    if ask["SCOPE"] in ("all", "select") and series == "none":
+    if ask["SCOPE"] == "home" and (ask["KSRC"] or base != home):
+        die("BASE, KSRC: this is about the stack on the base of patches/base, leave them out")
+    if ask["SCOPE"] in ("all", "select", "home") and series == "none":
         die("SERIES=none: this is about the series, leave SERIES out")
-    if ask["SCOPE"] == "all" and chosen:
+    if ask["SCOPE"] in ("all", "home") and chosen:
         die("TOPICS: this is about the whole series, leave TOPICS out")
     selected = chosen if ask["SCOPE"] == "select" else []
     if selected:

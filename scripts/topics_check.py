@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""topics_check.py: each topic as it will be posted: on the base, after what it needs, without any
-other test. Fails if
+"""topics_check.py [--refresh]: each topic as it will be posted: on the base, after what it needs,
+without any other test. Fails if
   - it does not apply there with git cherry-pick;
   - get_maintainer.pl finds nobody or no list for a patch, or more than 25 addresses in all;
   - the C files that it touches, and users of the headers that it touches, do not build for UML,
@@ -9,12 +9,13 @@ other test. Fails if
   - it touches what UML builds, and a KUnit suite that this tree has fails, or leaves a splat.
 TOPICS=a,b checks these. What was ok is in results/topics-check.md with a digest of what it depends
 on: the patches, the base, the compilers, this script. It is not checked again while that is the
-same, so that an interrupted run goes on. Ends with the table.
+same, so that an interrupted run goes on. Ends with the table. On another base, or with KSRC=, that
+is in build/. With --refresh nothing is checked, and the table has the topics that there are.
 """
 
-import re, shutil, subprocess, sys, time
+import re, shutil, subprocess, sys
 from pathlib import Path
-import objects, stack
+import objects, reports, stack
 from objects import all_with_dots, arches, bash, checkout, complaints, hash_of, jobs, text_of
 from stack import build, git, logs, run_main, short, top
 
@@ -23,7 +24,7 @@ UML = re.compile(r"drivers/(dma-buf|gpu/drm/[^/]*\.[ch]|gpu/drm/tests|gpu/drm/sc
                  r"|include/(linux/dma-|drm/|trace/)")
 HEAD = ("| topic | patches | recipients | objects | KUnit tests | | digest |\n"
         "|---|---:|---:|---:|---:|---|---|")
-work, kept, report = build / "topics", build / "topics-results", top / "results/topics-check.md"
+work, kept = build / "topics", build / "topics-results"
 config = build / "topics.config"
 problems = []
 
@@ -170,27 +171,21 @@ def verdict(name, base_tree, how):
     return f"| {name} | {patches} | {len(to)} | {count} | {tests} |"
 
 
-def find_row(name, end):
+def find_row(report, name, end):
     """What the report says of a topic, if that is still so."""
     return next((line for line in text_of(report).split("\n")
-                 if line.startswith(f"| {name} | ") and line.endswith(f" {end} |")), "")
+                 if line.startswith(f"| {name} | ") and line.endswith(f"{end} |")), "")
 
 
-def write_report(at, digests, fresh):
-    """The row of a topic takes the place of the one it had; the order is that of the series."""
-    new, base = Path(f"{report}.new"), git("log", "-1", "--format=%s", at.tag, at=at.tree)
-    rows = [fresh.get(name) or find_row(name, digest) or
-            f"| {name} | - | - | - | - | not checked in this form | - |"
-            for name, digest in digests.items()]
-    new.write_text("\n".join([
-        "# Each topic on its own", "",
-        f"Made by `make check CHECKS=topics`, last on {time.strftime('%F', time.gmtime())}, "
-        f"on {base}. Each topic on the base and",
-        "what it needs, without any other test; objects are built with W=1 and sparse for "
-        f"{' '.join(arches)}.",
-        "The digest is of the patches, of those that the topic needs, of the base, the compilers "
-        "and the check.", "", HEAD, *rows, ""]))
-    new.rename(report)
+def write_report(report, when, lines):
+    rows = [line or f"| {name} | - | - | - | - | {reports.NOT} in this form | - |"
+            for name, line in lines.items()]
+    cells = [row[2:-2].split(" | ") for row in rows]
+    reports.write(report, reports.head(
+        "Each topic on its own", "make check CHECKS=topics", when, reports.share(cells),
+        "Each topic on the base and what it needs, without any other test; objects are built with "
+        f"W=1 and sparse for {' '.join(arches)}. The digest is of the patches, of those that the "
+        "topic needs, of the base, the compilers and the check.") + "\n".join([HEAD, *rows, ""]))
 
 
 def digests_of(topics, at, how):
@@ -204,19 +199,26 @@ def digests_of(topics, at, how):
             for t in topics.values() if t.kind == "post"}
 
 
+def refresh():
+    report, topics = reports.path_of("topics-check.md"), stack.read_series()
+    write_report(report, reports.made_before(report), {
+        t.name: find_row(report, t.name, "") for t in topics.values() if t.kind == "post"})
+
+
 def main():
     at, topics = objects.begin(), stack.read_series()
-    for directory in kept, report.parent:
-        directory.mkdir(exist_ok=True)
+    report = reports.path_of("topics-check.md", at)
+    kept.mkdir(exist_ok=True)
     config.write_text(objects.uml_config())
     if subprocess.run([top / "scripts/debian.sh", "tool", "sparse"]).returncode:
         sys.exit(1)
-    how = objects.how_built(__file__)
+    how, when = objects.how_built(__file__), \
+        reports.made(git("log", "-1", "--format=%s", at.tag, at=at.tree))
     digests = digests_of(topics, at, how)
     fresh, rows, failed = {}, [], []
     for name in (t for t in at.selected or at.topics if t in digests):
         progress(f"{name:<24}")
-        if row := find_row(name, f"ok | {digests[name]}"):
+        if row := find_row(report, name, f" ok | {digests[name]}"):
             print(" ok before", flush=True)
             rows.append(row)
             continue
@@ -228,12 +230,14 @@ def main():
             failed.append(name)
         fresh[name] = f"{row} {word} | {digests[name]} |"
         rows.append(fresh[name])
-        write_report(at, digests, fresh)
+        # The row of a topic takes the place of the one it had; the order is that of the series.
+        write_report(report, when, {n: fresh.get(n) or find_row(report, n, f" {digest}")
+                                    for n, digest in digests.items()})
     print("", HEAD, *rows or [""], sep="\n")
     print(f"{len(rows) - len(failed)} of {len(rows)} topics ok" +
-          (f"; not ok: {' '.join(failed)}" if failed else ""))
+          (f"; not ok: {' '.join(failed)}" if failed else "") + f"; the table is {short(report)}")
     sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(refresh if sys.argv[1:] == ["--refresh"] else main)
