@@ -73,8 +73,11 @@ simple_framebuffer() {
 	"$dtc/fdtoverlay" -i "$out/virt.dtb" -o "$out/$name.dtb" "$out/$name.dtbo"
 }
 
+# KCSAN's kernel could look for leaks, too, but is slow as it is.
+leaks="kmemleak=on selftest_leaks=1 "
+[ "$kcsan" = 0 ] && grep -sqx CONFIG_DEBUG_KMEMLEAK=y "$out/.config" || leaks=
 # gone SUFFIX SECONDS DRIVER [QEMU-OPTION...], with $append before
-gone() { label=$name$1 run_selftest "$name" "$2" "${append}DRM_DEVICE_GONE=$3" "${@:4}"; }
+gone() { label=$name$1 run_selftest "$name" "$2" "$append${leaks}DRM_DEVICE_GONE=$3" "${@:4}"; }
 
 # shellcheck disable=SC2068
 for name in ${tests[@]}; do
@@ -83,17 +86,18 @@ for name in ${tests[@]}; do
 	writeback_fence_lifetime)
 		append="kmemleak=on WRITEBACK_FENCE_ROUNDS=$rounds"
 		run_selftest "$name" $((300 + rounds)) "$append" ;;
-	fence_uapi | fence_error | fence_describe) run_selftest "$name" 600 "" "${virtio_gpu[@]}" ;;
+	fence_uapi | fence_error | fence_describe | syncobj_points)
+		run_selftest "$name" 600 "" "${virtio_gpu[@]}" ;;
 	drm_device_gone)
-		gone "" 300 virtio_gpu "${virtio_gpu[@]}" -device virtio-gpu-device
-		gone -pci 600 virtio_gpu -device virtio-gpu-pci -device virtio-gpu-pci
+		gone "" 450 virtio_gpu "${virtio_gpu[@]}" -device virtio-gpu-device
+		gone -pci 900 virtio_gpu -device virtio-gpu-pci -device virtio-gpu-pci
 		quietly "$logs/boot-simple-framebuffer.log" \
 			"making the device tree of a framebuffer" simple_framebuffer
-		gone -simpledrm 300 simple-framebuffer -dtb "$out/simple-framebuffer.dtb"
+		gone -simpledrm 450 simple-framebuffer -dtb "$out/simple-framebuffer.dtb"
 		# the gadget is made of modules
 		append="modules=libcomposite,usb_f_fs,dummy_hcd "
-		[ "$kcsan" = 1 ] || gone -gud 600 gud ;;
-	functionfs_fence_lifetime) run_selftest "$name" 400 "" ;;
+		[ "$kcsan" = 1 ] || gone -gud 900 gud ;;
+	functionfs_fence_lifetime) run_selftest "$name" 600 "$leaks" ;;
 	# two of its threads wait busily for each other, on as many CPUs
 	sync_test) run_selftest "$name" 1200 "" ;;
 	fence_faults) run_selftest "$name" 900 "kmemleak=on" "${virtio_gpu[@]}" ;;
