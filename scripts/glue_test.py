@@ -1,15 +1,16 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""glue_test.py [STORY...]: tree, export, rebase, backport and the choice of topics, on a kernel of
-a few files that comes as a Debian package like the real one. Less than a minute.
+"""glue_test.py [STORY...]: tree, export, rebase, backport and the choice of topics, on a kernel
+of a few files that comes as a Debian package like the real one; and what is made of the console of
+a guest. Less than a minute.
 
 A story is a few cases in order, each of which goes on where the one before it ended, in a
 repository of its own. Stories run side by side. A check that fails says what it ran and what came
 of that, and the case goes on; a command between the checks that fails ends the case.
 """
 
-import fcntl, hashlib, json, os, re, shlex, shutil, signal, subprocess, sys, tarfile, tempfile
-import time, traceback, unittest
+import fcntl, hashlib, json, os, re, shlex, shutil, signal, subprocess, sys, tarfile
+import tempfile, time, traceback, unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from stack_lib import build, die, top
@@ -58,6 +59,83 @@ FAKES = {
     "sleep": "exec /bin/sleep 0.05",
 }
 FAKES["gcc"] = FAKES["aarch64-linux-gnu-gcc"]
+
+# What kernels say, of which configs/splats has to find each line, and nothing below.
+SPLATS = """\
+[    1.000000] BUG: KASAN: slab-use-after-free in _raw_spin_lock_irqsave+0xb4/0xec
+BUG: KCSAN: data-race in dma_fence_signal / dma_fence_wait
+BUG: scheduling while atomic: kworker/0:1/12/0x00000002
+BUG: sleeping function called from invalid context at kernel/locking/mutex.c:580
+BUG: spinlock bad magic on CPU#1, out_fence_lifet/52
+BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 40s!
+watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [fence_uapi:61]
+[ BUG: Invalid wait context ]
+BUG: MAX_LOCKDEP_CHAINS too low!
+kernel BUG at drivers/gpu/drm/drm_crtc.c:160!
+WARNING: drivers/dma-buf/dma-fence.c:500 at dma_fence_release+0x1c/0x2a0, CPU#1: test/33
+WARNING: possible circular locking dependency detected
+WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected
+WARNING: bad unlock balance detected!
+WARNING: suspicious RCU usage
+WARNING: held lock freed!
+Internal error: synchronous external abort: 0000000096000010 [#1] SMP
+Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP KASAN
+divide error: 0000 [#12] PREEMPT SMP
+Unable to handle kernel NULL pointer dereference at virtual address 0000000000000008
+Kernel panic - not syncing: Segfault with no mm
+KASAN: null-ptr-deref in range [0x0000000000000008-0x000000000000000f]
+UBSAN: shift-out-of-bounds in drivers/dma-buf/dma-fence-array.c:80:12
+ODEBUG: object 00000000c0ffee is on stack 00000000abad1dea, but NOT annotated.
+ODEBUG: free active (active state 0) object: 000000006b6b6b6b object type: work_struct
+kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
+BUG kmalloc-64 (Not tainted): Poison overwritten
+BUG dma-fence cache (Tainted: G    B             ): Object already free
+pagealloc: memory corruption
+pagealloc: single bit error
+list_add corruption. prev->next should be next (ffff0000), but was 6b6b6b6b. (prev=ffff0001).
+list_del corruption, ffff0000->next is LIST_POISON1 (dead000000000100)
+list_add double add: new=ffff0000, prev=ffff0000, next=ffff0001.
+refcount_t: underflow; use-after-free.
+kobject (00000000c0ffee): tried to init an initialized object, something is seriously wrong.
+[ INFO: possible recursive locking detected ]
+[ INFO: inconsistent lock state ]
+[ INFO: suspicious RCU usage. ]
+[ INFO: SOFTIRQ-safe -> SOFTIRQ-unsafe lock order detected ]
+INFO: trying to register non-static key.
+INFO: lockdep is turned off.
+DEBUG_LOCKS_WARN_ON(lock->magic != lock)
+Voluntary context switch within RCU read-side critical section!
+rcu: __call_rcu_common(): Double-freed CB 00000000c0ffee->dma_fence_free+0x0/0x40()!!!
+rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:
+rcu: INFO: rcu_preempt self-detected stall on CPU
+rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 1-...D } 6000 jiffies s: 61
+INFO: task fence_uapi:61 blocked for more than 240 seconds.
+INFO: task fence_uapi:61 blocked in I/O wait for more than 240 seconds.
+watchdog: CPU0: Watchdog detected hard LOCKUP on cpu 1
+unregister_netdevice: waiting for lo to become free. Usage count = 2
+"""
+NO_SPLATS = """\
+[    0.000000] rcu: \tRCU lockdep checking is enabled.
+rcu: \tTasks-RCU CPU stall warnings timeout set to 0 (rcu_task_stall_timeout).
+Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar
+kasan: KernelAddressSanitizer initialized (generic)
+kcsan: selftest: 3/3 tests passed
+kmemleak: Kernel memory leak detector initialized (mem pool available: 11591)
+kmemleak: Kernel memory leak detector disabled
+workqueue: commit_work hogged CPU for >10000us 4 times, consider switching to WQ_UNBOUND
+watchdog: Delayed init of the lockup detector failed: -19
+CPU: 1 UID: 0 PID: 33 Comm: test Not tainted 7.3.0 #1 PREEMPT
+INFO: NMI handler (perf_event_nmi_handler) took too long to run: 1.204 msecs
+fence_faults: page allocation failure: order:0, mode:0xcc0(GFP_KERNEL), nodemask=(null)
+FAULT_INJECTION: forcing a failure.
+clocksource: Marking clocksource 'tsc' as unstable because the skew is too large:
+[drm] pci: virtio-gpu-pci detected at 0000:00:04.0
+WARNING: arch/um/drivers/virtio_pcidev.c:600 at virtio_pcidev_virtio_probe+0x1/0x2, CPU#0
+    ok 3 the kernel reports BUG: KASAN: slab-use-after-free
+not ok 4 refcount_t: is what it says
+# WARNING: is what it says
+"""
+
 
 
 def run(at, *argv, **more):
@@ -192,7 +270,7 @@ lab     -               lab   -       *
 
 
 class Story(unittest.TestCase):
-    by_make, script = False, "scripts/stack.py"
+    by_make, script, outside = False, "scripts/stack.py", {}
 
     @classmethod
     def setUpClass(cls):
@@ -239,7 +317,7 @@ class Story(unittest.TestCase):
         """A command with make, or without what is around it, works and says so."""
         if self.by_make:
             given = [f"{k}={v}" for k, v in variables.items()]
-            what, rc, out = run(self.repo, "make", *args, *given)
+            what, rc, out = run(self.repo, "make", *args, *given, **self.outside)
         else:
             what, rc, out = run(self.repo, self.script, *args, **variables)
         why = ("fails", "does not fail")[fails] if bool(rc) != fails else f"does not say '{text}'"
@@ -266,10 +344,10 @@ class Words(Story):
         self.refuses("KERNEL=nonsense: there are: lazy plain rt strict", "boot", KERNEL="nonsense")
         self.refuses("KERNEL=rt: there are: nodebug up", "kunit", KERNEL="rt")
         self.refuses("KERNEL is for make boot and make kunit", "tree", KERNEL="rt")
-        env.update(KERNEL="kernel8", DRIVERS="mine")
+        self.outside = dict(KERNEL="kernel8", DRIVERS="mine")
         self.refuses("not a Linux source tree", "tree", KSRC=self.repo)
         self.refuses("KERNEL=kernel8: there are: nodebug up", "kunit")
-        del env["KERNEL"], env["DRIVERS"]
+        self.outside = {}
         self.refuses("no display 'wrong'; there are: virtio", "drivers", DRIVERS="virtio,wrong")
         self.refuses("DRIVERS=, names nothing", "drivers", DRIVERS=",")
         write(self.repo / GONE, "TEST(names)\n")
@@ -583,6 +661,39 @@ class Backport(Story):
         self.same("patches", len([*(self.build / "backport-9.8").iterdir()]), 2)
 
 
+class Guest(Story):
+    more, start = False, []
+
+    def test_splats(self):
+        """each kind of splat is found, and nothing else is"""
+        log, table = self.repo / "log", self.repo / "configs/splats"
+        write(log, (SPLATS + NO_SPLATS).replace("\n", "\r\n"))
+        what, rc, out = run(self.repo, "bash", "-o", "pipefail", "-c",
+                            'scripts/splats.sh "$1" | tr "\\r" "#"', "-", log)
+        said, want = out.split("\n"), [f"log: {line}" for line in SPLATS.splitlines()]
+        for line in want:
+            self.check(line in said, "not found", line)
+        for line in said:
+            self.check(line in want, "no splat", line)
+        self.check(rc == 1, what)
+        write(log, NO_SPLATS)
+        self.works("scripts/splats.sh", log)
+        # each has something that only it finds
+        wrong = [p for p in table.read_text().splitlines() if p and p[0] not in "#!"]
+        none = re.findall("(?m)^!(.*)", table.read_text())
+        finds = lambda patterns, line: any(re.search(p, line) for p in patterns)
+        for p in wrong:
+            self.check(any(finds([p], line) and not finds(set(wrong) - {p}, line)
+                           for line in SPLATS.splitlines()), f"no line shows what '{p}' is for")
+        for p in none:
+            self.check(any(finds(wrong, line) and finds([p], line) and not finds(
+                set(none) - {p}, line) for line in NO_SPLATS.splitlines()), f"nor for '!{p}'")
+        table.unlink()
+        what, rc, out = run(self.repo, "sh", "-c", 'scripts/splats.sh "$1" 2>/dev/null', "-", log)
+        self.check(rc == 1 and f"no {table}" in out, what, out)
+        sh(self.repo, "git", "checkout", "-q", "configs")
+
+
 class Result(unittest.TestResult):
     """Counts checks."""
     passed = failed = 0
@@ -612,7 +723,8 @@ def suite(story):
 
 def main():
     # the longest first
-    there = {s.__name__: s for s in (Backport, Rebase, Trees, Changes, Cold, Words)}
+    there = {s.__name__: s for s in
+             (Backport, Rebase, Trees, Changes, Cold, Guest, Words)}
     for name in sys.argv[1:]:
         if name not in there:
             die(f"there is no story '{name}'; use some of: {' '.join(there)}")

@@ -40,7 +40,7 @@ BOUND = re.compile(r"[;{}]\s*(?:(?!return)\w+\s+)+\**\w+\[[^];{}=]*$")
 WITHOUT = []
 COUNTS, LANES, STOP = defaultdict(lambda: (0, 0)), queue.SimpleQueue(), threading.Event()
 NO_END = "it does not come to its end"
-LATE = re.compile("blocked for more|stall|soft lockup")
+LATE = re.compile("blocked.* for more|stall|soft lockup")
 # Checks, and what has to be there for the kernel to build.
 NEVER = re.compile(r"^(lockdep_assert\w*|might_\w+|BUILD_BUG\w*|static_assert|guard|scoped_\w+"
                    r"|CLASS|DEFINE_\w+|DECLARE_\w+|LIST_HEAD|__\w*(acquire|release)s?|kunit_\w+)\b"
