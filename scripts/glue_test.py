@@ -13,6 +13,7 @@ import fcntl, hashlib, json, os, re, shlex, shutil, signal, subprocess, sys, tar
 import tempfile, time, traceback, unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+import judge
 from stack_lib import build, die, top
 
 ASKS = "BASE", "KSRC", "SERIES", "TOPICS", "SCOPE", "SERIES_LOCKED"
@@ -30,7 +31,8 @@ SELFTEST = "tools/testing/selftests/drivers/dma-buf/out_fence_lifetime.c"
 GONE = "tools/testing/selftests/drivers/dma-buf/drm_device_gone.c"
 
 # Instead of what builds and boots a kernel: that is no more than dma-fence.c, and the guest passes
-# its selftest if there is $FIXED in it. The compiler has something to say if there is $ODD.
+# its selftest if there is $FIXED in it. Then it may $SKIP a case. The compiler has something to say
+# if there is $ODD.
 FAKES = {
     "make": """
         for last; do
@@ -52,9 +54,10 @@ FAKES = {
             esac
             shift
         done
-        code=0 ok=ok
-        grep -q "$FIXED" "$kernel" || code=1 ok="not ok"
-        printf '%s 1 case\\r\\nboot-init: selftest exit=%s\\r\\n' "$ok" $code >"$log"
+        code=0 ok=ok skip=$SKIP
+        grep -q "$FIXED" "$kernel" || code=1 ok="not ok" skip=
+        printf '%s 1 case%s\\r\\n' "$ok" "$skip" >"$log"
+        printf 'ok 2 other\\r\\nboot-init: selftest exit=%s\\r\\n' $code >>"$log"
         """,
     "sleep": "exec /bin/sleep 0.05",
 }
@@ -136,6 +139,35 @@ not ok 4 refcount_t: is what it says
 # WARNING: is what it says
 """
 
+# NAME: how QEMU ends, what it has on its console, and the line of the table.
+DONE = "boot-init: selftest exit="
+CONSOLES = {
+    "passes": (0, "[ 1.0] test: ok 1 a\n  not ok 7 inner\n"
+               f"ok 1 a\nok 2 b # SKIP no monitor\n{DONE}0\n",
+               r"passed  passes +1 passed, 0 failed, 1 skipped, exit 0 \("),
+    "skips": (0, f"ok 1 a\nok 2 b # SKIP no idea\n{DONE}0\n",
+              r"FAILED  skips +1 passed, 0 failed, 1 skipped, exit 0; not to be skipped: b # SKI"),
+    "skips-all": (0, f"ok 1 a # SKIP no monitor\n{DONE}0\n",
+                  r"FAILED  skips-all +0 passed, 0 failed, 1 skipped, exit 0 \("),
+    "fails": (0, f"ok 1 a\nnot ok 2 b\n{DONE}0\n",
+              r"FAILED  fails +1 passed, 1 failed, 0 skipped, exit 0 \("),
+    "exits": (0, f"ok 1 a\n{DONE}124\n",
+              r"FAILED  exits +1 passed, 0 failed, 0 skipped, exit 124 \("),
+    "silent": (0, "ok 1 a\nand no end\n\n",
+               r"FAILED  silent +the guest never reported; last line: and no end \("),
+    "hangs": (124, f"ok 1 a\n{DONE}0\n",
+              r"FAILED  hangs +1 passed, 0 failed, 0 skipped, exit 0, no power off \("),
+    "splats": (0, f"[ 1.0] BUG: bad\n[ 1.1] WARNING: too\nok 1 a\n{DONE}0\n",
+               r"FAILED  splats +1 passed, .*, exit 0; 2 splats: \[ 1.0\] BUG: bad \("),
+    "races": (0, f"BUG: KCSAN: data-race\nok 1 a\n{DONE}0\n",
+              r"FAILED  races +1 passed, .*; 1 splats: BUG: KCSAN: data-race \("),
+}
+TABLE = """no_places=1; . scripts/common.sh; . scripts/guest-run.sh
+    variant='' series=all may_skip='no monitor|no display' out=$logs
+    base_name() { echo base; }
+    guest_boot() { sed 's/$/\\r/' "$1.says" >"$1"; return "$(cat "$1.ends")"; }
+    for name; do run_selftest "$name" 9 ""; done
+    run_table guest"""
 
 
 def run(at, *argv, **more):
@@ -174,6 +206,12 @@ def set_line(path, number, value):
 def save(at, message, *options):
     sh(at, *GIT, "add", "-A")
     sh(at, *GIT, "commit", "-q", *(options or ["-m", message]))
+
+
+def fakes(where):
+    for name in FAKES:
+        write(where / name, f"#!/bin/sh\n{FAKES[name]}")
+        (where / name).chmod(0o755)
 
 
 def prepare(tmp):
@@ -615,21 +653,19 @@ class Backport(Story):
     def port(self, text, **more):
         """With FAKES, and an object directory that is configured."""
         variables = dict(BASE="9.8", PATH=f"{self.build}/fakes:{env['PATH']}", FIXED="line10 = 1",
-                         ODD="no line is")
+                         ODD="no line is", SKIP="")
         return self.makes(text, **variables | more)
 
     def test_boot(self):
         """a fix on an older kernel is red before and green after"""
-        for name, text in FAKES.items():
-            write(self.build / "fakes" / name, f"#!/bin/sh\n{text}")
-            (self.build / "fakes" / name).chmod(0o755)
+        fakes(self.build / "fakes")
         write(self.build / "linux-9.8-stable.w1/.prepared", "")
         report = "results/backport.md"
         write(self.repo / report, "## Linux 9.8\n\nold\n\n## Linux 9.7\n\nkept\n")
         self.port("^== this is in results/backport.md$")
         self.has(report, "| alpha | 1 patch as in mainline |")
-        self.has(report, "| out_fence_lifetime | red: 0 passed, 1 failed, 0 skipped "
-                 "| green: 1 passed, 0 failed, 0 skipped |")
+        self.has(report, "| out_fence_lifetime | red: 1 passed, 1 failed, 0 skipped, exit 1 "
+                 "| green: 2 passed, 0 failed, 0 skipped, exit 0 |")
         titles = re.findall("(?m)^## .*|old|kept", (self.repo / report).read_text())
         self.same(report, titles, ["## Linux 9.8", "## Linux 9.7", "kept"])
         self.has(f"build/linux-9.8-stable/{FENCE}", "int line10 = 1;")
@@ -638,6 +674,8 @@ class Backport(Story):
     def test_wrong(self):
         """what is red after, or new to the compiler, is an error"""
         self.port("^error: see build/logs/backport-9.8-", fails=True, FIXED="no line is")
+        self.port(r"red: .* \| red: 1 passed, 0 failed, 1 skipped, exit 0; not to be skipped: case",
+                  fails=True, SKIP=" # SKIP it")
         self.port("^new with the topics:\n.*: warning: odd$", fails=True, NOBOOT=1,
                   ODD="line10 = 1")
         self.port("give an older kernel", fails=True, BASE="9.9")
@@ -692,6 +730,55 @@ class Guest(Story):
         what, rc, out = run(self.repo, "sh", "-c", 'scripts/splats.sh "$1" 2>/dev/null', "-", log)
         self.check(rc == 1 and f"no {table}" in out, what, out)
         sh(self.repo, "git", "checkout", "-q", "configs")
+
+    def table(self, names, **more):
+        """What run_selftest makes of these consoles, in the end and before."""
+        fakes(self.build / "fakes")
+        for name in names:
+            log = f"boot-{name}{'-kcsan' if more else ''}.log"
+            code, says, _ = CONSOLES[name]
+            write(self.build / "logs" / f"{log}.says", says)
+            write(self.build / "logs" / f"{log}.ends", str(code))
+        return run(self.repo, "bash", "-c", TABLE, "-", *names,
+                   PATH=f"{self.build}/fakes:{env['PATH']}", **more)
+
+    def test_selftest(self):
+        """what a guest says of a selftest is judged"""
+        what, rc, out = self.table(CONSOLES)
+        for name, (*_, row) in CONSOLES.items():
+            self.check(re.search(f"(?m)^{row}", out), f"{name}: no row '{row}'", out)
+        self.check(rc == 1 and out.endswith(f"\n1 passed, {len(CONSOLES) - 1} failed"), what, out)
+        self.check("\n    not ok 2 b\n" in out, "'not ok' is not shown", out)
+        what, rc, out = self.table(["passes"])
+        self.check(not rc, what, out)
+
+    def test_kcsan(self):
+        """a race is for races.sh to judge, any other splat is not"""
+        script = self.repo / "scripts/races.sh"
+        for code, want in (0, "passed"), (1, "FAILED"):
+            script.write_text(f"#!/bin/sh\necho {code} races\nexit {code}\n")
+            what, rc, out = self.table(["races", "splats"], kcsan=1)
+            row = rf"(?m)^{want}  races .*exit 0; KCSAN: {code} races \("
+            self.check(re.search(row, out), f"no row '{row}'", out)
+            self.check(re.search(r"(?m)^FAILED  splats .*; 2 splats: ", out), what, out)
+
+    def test_others(self):
+        """what other scripts let a guest skip"""
+        log = self.repo / "other.log"
+        for text, how, good in ((f"ok 1 a # SKIP x\n{DONE}0\n", [True], True),
+                                (f"ok 1 a # SKIP x\n{DONE}0\n", [True, ""], False),
+                                (f"ok 1 a # SKIP x\nok 2 b\n{DONE}0\n", [True, ""], True),
+                                (f"ok 1 a # SKIP x\nok 2 b\n{DONE}0\n", [True, "", ["a"]], False),
+                                (f"ok 1 ab # SKIP x\nok 2 b\n{DONE}0\n", [True, "", ["a"]], True),
+                                (f"ok 1 a\n{DONE}0\n", [False], False),
+                                (f"BUG: x\nok 1 a\n{DONE}0\n", [True], False),
+                                (f"ok 1 a\n{DONE}4\n", [True], False), ("", [True], False)):
+            write(log, text)
+            said = judge.selftest(log, *how)
+            self.same(f"{how} of {text!r}", said.good, good)
+        write(log, f"not ok 3 c\nok 1 a\n{DONE}1\n")
+        self.same("what failed", judge.selftest(log, True).failed, ["c"])
+        self.same("what ran", sorted(judge.selftest(log, True).ran), ["a", "c"])
 
 
 class Result(unittest.TestResult):
