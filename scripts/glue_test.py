@@ -10,7 +10,7 @@ of that, and the case goes on; a command between the checks that fails ends the 
 """
 
 import fcntl, hashlib, json, os, re, shlex, shutil, signal, subprocess, sys, tarfile
-import tempfile, time, traceback, unittest
+import tempfile, time, traceback, unittest, zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import judge
@@ -668,6 +668,9 @@ class Backport(Story):
                  "| green: 2 passed, 0 failed, 0 skipped, exit 0 |")
         titles = re.findall("(?m)^## .*|old|kept", (self.repo / report).read_text())
         self.same(report, titles, ["## Linux 9.8", "## Linux 9.7", "kept"])
+        commit = sh(self.repo, "git", "describe", "--always", "--dirty")
+        today = time.strftime("%F", time.gmtime())
+        self.has(report, f"linux-source-9.8_9.8.1-1, by make backport on {today}, commit {commit}:")
         self.has(f"build/linux-9.8-stable/{FENCE}", "int line10 = 1;")
         self.there("build/backport-9.8/0001-fence-Set-line-10.patch")
 
@@ -679,6 +682,19 @@ class Backport(Story):
         self.port("^new with the topics:\n.*: warning: odd$", fails=True, NOBOOT=1,
                   ODD="line10 = 1")
         self.port("give an older kernel", fails=True, BASE="9.9")
+
+    def test_ksrc(self):
+        """a tree of your own, which is not written to, as is results/"""
+        mine, report = self.build / "mine", self.repo / "results/backport.md"
+        sh(self.build, *GIT, "clone", "-q", "-b", "base", self.tmp / "linux", mine)
+        name, before = f"ksrc-mine-{zlib.crc32(str(mine).encode()):08x}", report.read_text()
+        write(self.build / f"linux-{name}-stable.w1/.prepared", "")
+        self.port("^== 1 patches, not signed off: git am build/backport-ksrc-mine", BASE="",
+                  KSRC=mine, NOBOOT=1)
+        out = self.port("^## Linux 9.8$", BASE="", KSRC=mine)
+        self.check("| alpha | 1 patch as in mainline |" in out, "there is no row", out)
+        self.same("status", sh(mine, "git", "status", "--porcelain"), "")
+        self.same(report, report.read_text(), before)
 
     def test_conflict(self):
         """a conflict waits to be mended, and is then the form of the topic for that kernel"""
