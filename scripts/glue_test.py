@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """glue_test.py [STORY...]: tree, export, rebase, backport and the choice of topics, on a kernel
-of a few files that comes as a Debian package like the real one; and what is made of the console of
-a guest. Less than a minute.
+of a few files that comes as a Debian package like the real one; what is made of the console of a
+guest; and what is left when a signal ends it all. Less than a minute.
 
 A story is a few cases in order, each of which goes on where the one before it ended, in a
 repository of its own. Stories run side by side. A check that fails says what it ran and what came
@@ -32,14 +32,15 @@ GONE = "tools/testing/selftests/drivers/dma-buf/drm_device_gone.c"
 
 # Instead of what builds and boots a kernel: that is no more than dma-fence.c, and the guest passes
 # its selftest if there is $FIXED in it. Then it may $SKIP a case. The compiler has something to say
-# if there is $ODD.
+# if there is $ODD. A guest of soak says $SAYS, or never ends. $ORDER gets what happens.
 FAKES = {
     "make": """
         for last; do
             case $last in
             O=*) out=${last#O=} boot=$out/arch/arm64/boot; mkdir -p "$boot" ;;
             KCONFIG_ALLCONFIG=*) cp "${last#*=}" "$out/.config" ;;
-            Image) cp "$2/drivers/dma-buf/dma-fence.c" "$boot/Image" ;;
+            Image) cp "$2/drivers/dma-buf/dma-fence.c" "$boot/Image"; echo build >>"$ORDER" ;;
+            linux) cp "${0%/*}/linux" "$out/linux"; echo build >>"$ORDER" ;;
             *.o) ! grep -q "$ODD" "$2/${last%o}c" || echo "$2/${last%o}c:1:1: warning: odd" ;;
             */out_fence_lifetime) touch "$last" ;;
             esac
@@ -54,10 +55,24 @@ FAKES = {
             esac
             shift
         done
+        [ -z "$SAYS" ] || exec "${0%/*}/linux" >"$log"
         code=0 ok=ok skip=$SKIP
         grep -q "$FIXED" "$kernel" || code=1 ok="not ok" skip=
         printf '%s 1 case%s\\r\\n' "$ok" "$skip" >"$log"
         printf 'ok 2 other\\r\\nboot-init: selftest exit=%s\\r\\n' $code >>"$log"
+        """,
+    "linux": """
+        echo boot >>"$ORDER"
+        if [ "$SAYS" = nothing ]; then
+            echo $$ >>"$ORDER.pids"
+            exec /bin/sleep 60
+        fi
+        echo "$SAYS"
+        """,
+    "hang": """
+        /bin/sleep 60 &
+        echo $$ $! >"$ORDER.pids"
+        wait
         """,
     "sleep": "exec /bin/sleep 0.05",
 }
@@ -653,7 +668,7 @@ class Backport(Story):
     def port(self, text, **more):
         """With FAKES, and an object directory that is configured."""
         variables = dict(BASE="9.8", PATH=f"{self.build}/fakes:{env['PATH']}", FIXED="line10 = 1",
-                         ODD="no line is", SKIP="")
+                         ODD="no line is", SAYS="", SKIP="", ORDER="/dev/null")
         return self.makes(text, **variables | more)
 
     def test_boot(self):
@@ -797,6 +812,98 @@ class Guest(Story):
         self.same("what ran", sorted(judge.selftest(log, True).ran), ["a", "c"])
 
 
+class Ends(Story):
+    """What is at work when a signal comes ends before what has started it, and so does the lock."""
+    more, start = False, ["tree", "export"]
+
+    def locked(self):
+        lock = os.open(self.repo, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def until(self, test, seconds=20):
+        end = time.monotonic() + seconds
+        while not test() and time.monotonic() < end:
+            time.sleep(0.02)
+        return test()
+
+    def ends(self, *argv, children, **more):
+        """By each of the signals, when it has so many children. What it has said until then."""
+        order, said = self.build / "order", self.build / "said"
+        pids = self.build / "order.pids"
+        there = lambda: pids.read_text().split() if pids.exists() else []
+        alive = lambda pid: Path("/proc", pid).exists() and \
+            not re.search(r"\) [ZX] ", Path("/proc", pid, "stat").read_text())
+        more |= dict(PATH=f"{self.build}/fakes:{env['PATH']}", ORDER=order)
+        for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+            for path in order, pids:
+                path.unlink(missing_ok=True)
+            with open(said, "w") as out:
+                # whoever runs this in the background may have it ignore some
+                main = subprocess.Popen(["env", "--default-signal", *map(str, argv)], cwd=self.repo,
+                                        env=env | {k: str(v) for k, v in more.items()},
+                                        stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                        start_new_session=True)
+            what = f"{number.name} to {shlex.join(map(str, argv))[:60]}"
+            self.check(self.until(lambda: len(there()) >= children or main.poll() is not None) and
+                       main.poll() is None, f"{what}: never began", said.read_text())
+            self.check(self.locked(), f"{what}: it does not have the lock")
+            for pid in there() if argv[0] == "scripts/soak.sh" else ():
+                held = [os.readlink(f) for f in Path("/proc", pid, "fd").iterdir()]
+                self.check(str(self.repo) not in held, f"{what}: a guest has the lock", *held)
+            main.send_signal(number)
+            try:
+                self.same(what, main.wait(20), -number)
+            except subprocess.TimeoutExpired:
+                self.check(False, f"{what}: it goes on", said.read_text())
+                main.kill()
+            left = there()
+            self.check(self.until(lambda: not any(map(alive, left)), 3), f"{what}: children go on")
+            self.check(self.until(lambda: not self.locked(), 3), f"{what}: the lock stays")
+            for pid in filter(alive, left):
+                os.kill(int(pid), signal.SIGKILL)
+
+    def test_shell(self):
+        """a long step of a script"""
+        fakes(self.build / "fakes")
+        self.ends("bash", "-c", 'no_places=1; . scripts/common.sh; quietly "$logs/x" waiting hang',
+                  children=2)
+
+    def test_python(self):
+        """a long step of Python"""
+        for step in ('stack_lib.quietly(log, "waiting", stack_lib.run_command, "hang")',
+                     'objects.all_with_dots(log, ["hang"])'):
+            self.ends(sys.executable, "-c", f"import sys; sys.path.insert(0, 'scripts')\n"
+                      "import objects, stack_lib\nlog = stack_lib.logs / 'x'\n"
+                      f"stack_lib.run_main(lambda: (stack_lib.lock_checkout(), {step}))",
+                      children=2)
+
+    def test_soak(self):
+        """two guests, which do not have the lock, and begin when both are built"""
+        self.ends("scripts/soak.sh", children=2, SAYS="nothing", SEED=1)
+        self.same("the order", (self.build / "order").read_text().split(),
+                  ["build", "build", "boot", "boot"])
+
+    def test_soaked(self):
+        """guests that come to their end"""
+        self.script = "scripts/soak.sh"
+        figures = "figures: signals=1 unbinds=1\nboot-init: soak x round=1 failed=0\n"
+        end = "boot-init: soak rounds=1 failed="
+        for says, want in ((f"{figures}{end}0", "passed um: round 1, 1 runs: signals 1,"),
+                           (f"{figures}BUG: x\n{end}0", "FAILED um: .* failed 0, splats 1"),
+                           (f"{figures}{end}1", "FAILED um"),
+                           (figures, "    the guest did not get to its end"),
+                           (f"{end}0", "FAILED um: round 0, 0 runs: ")):
+            good = want.startswith("passed")
+            self.makes(f"^{want}", fails=not good, SAYS=says, SEED=1, ARCH="" if good else "um",
+                       PATH=f"{self.build}/fakes:{env['PATH']}", ORDER="/dev/null")
+
+
 class Result(unittest.TestResult):
     """Counts checks."""
     passed = failed = 0
@@ -827,7 +934,7 @@ def suite(story):
 def main():
     # the longest first
     there = {s.__name__: s for s in
-             (Backport, Rebase, Trees, Changes, Cold, Guest, Words)}
+             (Backport, Ends, Rebase, Trees, Changes, Cold, Guest, Words)}
     for name in sys.argv[1:]:
         if name not in there:
             die(f"there is no story '{name}'; use some of: {' '.join(there)}")
