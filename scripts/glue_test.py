@@ -1,16 +1,17 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""glue_test.py [STORY...]: tree, export, rebase, backport and the choice of topics, on a kernel
-of a few files that comes as a Debian package like the real one; what is made of the console of a
-guest; and what is left when a signal ends it all. Less than a minute.
+"""glue_test.py [STORY...]: tree, export, rebase, backport, mail and the choice of topics, on a
+kernel of a few files that comes as a Debian package like the real one; what is made of the console
+of a guest; and what is left when a signal ends it all. Less than a minute.
 
 A story is a few cases in order, each of which goes on where the one before it ended, in a
 repository of its own. Stories run side by side. A check that fails says what it ran and what came
 of that, and the case goes on; a command between the checks that fails ends the case.
 """
 
-import fcntl, hashlib, json, os, re, shlex, shutil, signal, subprocess, sys, tarfile
+import email, fcntl, hashlib, json, os, re, shlex, shutil, signal, subprocess, sys, tarfile
 import tempfile, time, traceback, unittest, zlib
+from email.header import decode_header, make_header
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import judge
@@ -23,7 +24,8 @@ GIT = "git", "-c", "user.name=series", "-c", "user.email=series@localhost"
 AS_X = "-c", "user.name=x", "-c", "user.email=x@y"
 OTHER = "Änne Other <a@other.org>"
 BY_OTHER = f"--author={OTHER}", "--date=2026-03-04T05:06:07 +0100", "-m", \
-    f"fence: Set line 20\n\nReviewed-by: R <r@r.org>\nSigned-off-by: {OTHER}"
+    "fence: Set line 20\n\nCc: dma@vger.kernel.org\nReviewed-by: R <r@r.org>\n" \
+    f"Signed-off-by: {OTHER}"
 FENCE, DRM = "drivers/dma-buf/dma-fence.c", "drivers/gpu/drm/drm_drv.c"
 LAB = "patches/lab/0001-fence-Add-a-lab.patch"
 OLD = 1577880000    # a time in 2020
@@ -75,6 +77,13 @@ FAKES = {
         wait
         """,
     "sleep": "exec /bin/sleep 0.05",
+    "checkpatch.pl": """
+        for last; do
+            case $last in *.patch) ! grep 'Acked-by: nobody$' "$last" || exit 1 ;; esac
+        done
+        """,
+    "get_maintainer.pl": 'echo "Some Body <some@body.org>"; echo linux-mm@kvack.org',
+    "git-send-email": 'for last; do case $last in *.patch) cat "$last" ;; esac; done',
 }
 FAKES["gcc"] = FAKES["aarch64-linux-gnu-gcc"]
 
@@ -223,8 +232,8 @@ def save(at, message, *options):
     sh(at, *GIT, "commit", "-q", *(options or ["-m", message]))
 
 
-def fakes(where):
-    for name in FAKES:
+def fakes(where, *names):
+    for name in names or FAKES:
         write(where / name, f"#!/bin/sh\n{FAKES[name]}")
         (where / name).chmod(0o755)
 
@@ -243,6 +252,7 @@ def prepare(tmp):
     write(linux / DRM, "".join(f"int drm{n};\n" for n in range(1, 61)))
     write(linux / "drivers/dma-buf/Makefile", "obj-y += dma-fence.o\n")
     write(linux / "Makefile", "VERSION = 9\nPATCHLEVEL = 8\n")
+    fakes(linux / "scripts", "checkpatch.pl", "get_maintainer.pl")
 
     def package(version, number):
         name = f"linux-source-{version}"
@@ -411,9 +421,10 @@ class Words(Story):
         self.refuses("not a Linux source tree", "tree", KSRC=self.repo)
 
     def test_blank(self):
-        """a checkout below a directory with a blank"""
-        shutil.copytree(self.tmp / "start", self.repo / "a b", symlinks=True)
-        self.refuses("a blank or a colon", "-C", "a b", "tree")
+        """a checkout below a directory with a blank or a colon"""
+        for name in "a b", "a:b":
+            shutil.copytree(self.tmp / "start", self.repo / name, symlinks=True)
+            self.refuses("a blank or a colon", "-C", name, "tree")
 
     def test_search(self):
         """the topic that makes a test pass is found, wherever it is"""
@@ -904,6 +915,111 @@ class Ends(Story):
                        PATH=f"{self.build}/fakes:{env['PATH']}", ORDER="/dev/null")
 
 
+class Mail(Story):
+    more, start, script = True, ["tree", "export"], "scripts/mail.py"
+    out, me = "build/outgoing/alpha", "Jörg Tester <tester@example.org>"
+
+    @classmethod
+    def setUpClass(cls):
+        """What git send-email would send nobody gets."""
+        super().setUpClass()
+        core = Path(sh(cls.repo, "git", "--exec-path"))
+        (cls.build / "core").mkdir()
+        for path in core.iterdir():
+            if path.name != "git-send-email":
+                (cls.build / "core" / path.name).symlink_to(path)
+        fakes(cls.build / "core", "git-send-email")
+        for topic in "alpha", "beta":
+            write(cls.repo / f"patches/{topic}/cover-letter.txt", f"fence: Do {topic}\n\nText.\n\n"
+                  f"change-id: 20261126-dma-fence-{topic}-0123456789ab\n")
+        sh(cls.repo, "git", "config", "user.name", "Jörg Tester")
+        sh(cls.repo, "git", "config", "user.email", "tester@example.org")
+        write(cls.repo / "README.md", "none\n")
+        save(cls.repo, "covers")
+
+    def mail(self, text, **more):
+        return self.makes(text, **dict(TOPIC="alpha", GIT_EXEC_PATH=self.build / "core") | more)
+
+    def mails(self):
+        """What was written: headers and texts."""
+        found = [email.message_from_string(p.read_text())
+                 for p in sorted((self.repo / self.out).glob("*.patch"))]
+        head = lambda mail, name: str(make_header(decode_header(mail[name] or "")))
+        return [({n: head(mail, n) for n in ("From", "Subject", "To", "Cc")},
+                 mail.get_payload()) for mail in found]
+
+    def test_mails(self):
+        """subjects, recipients, authors and a sign-off"""
+        out = self.mail("^== nothing was sent: SEND=1 does that$")
+        self.check("== 3 mails to 5 addresses from " + self.me in out, "no count", out)
+        mails = self.mails()
+        self.same("subjects", [head["Subject"] for head, _ in mails],
+                  ["[PATCH 0/2] fence: Do alpha", "[PATCH 1/2] fence: Set line 10",
+                   "[PATCH 2/2] fence: Set line 20"])
+        for head, text in mails:
+            self.same("From:", head["From"], self.me)
+            self.same("To:", head["To"], "Some Body <some@body.org>")
+            self.same("Cc:", sorted(re.findall("[^ <>,]+@[^ <>,]+", head["Cc"])),
+                      ["a@other.org", "dma@vger.kernel.org", "linux-mm@kvack.org", "r@r.org"])
+            self.check("series@localhost" not in str(head) + text, "the placeholder is left", text)
+        tags = [re.findall("(?m)^[A-Z][a-z-]+-by: .*", text) for _, text in mails]
+        mine = f"Signed-off-by: {self.me}"
+        self.same("tags", tags,
+                  [[], [mine], ["Reviewed-by: R <r@r.org>", f"Signed-off-by: {OTHER}", mine]])
+        self.check(mails[2][1].startswith(f"From: {OTHER}\n\n"), "not its author", mails[2][1])
+        for line in "^base-commit: [0-9a-f]{40}$", "^change-id: .*-alpha-0123456789ab$", "^Text.$":
+            self.check(re.search(f"(?m){line}", mails[0][1]), f"no '{line}'", mails[0][1])
+        self.changes()
+
+    def test_security(self):
+        """a topic of patches/security goes to no list, until PUBLIC=1"""
+        write(self.repo / "patches/security", "# TOPIC\tWHY\nalpha\tusers can\n")
+        save(self.repo, "secret")
+        self.mail("^== to no list yet, see patches/security; PUBLIC=1 later: users can$")
+        for head, _ in self.mails():
+            self.same("To:", re.findall("[^ <>,]+@[^ <>,]+", head["To"]),
+                      ["security@kernel.org", "some@body.org"])
+            self.check(not re.search("vger|kvack", str(head)), "to a list", str(head))
+        self.mail("nothing was sent", PUBLIC=1)
+        for head, _ in self.mails():
+            for list_ in "linux-mm@kvack.org", "dma@vger.kernel.org":
+                self.check(list_ in head["Cc"], f"not to {list_}", str(head))
+            self.check("security@" not in str(head), "still a secret", str(head))
+
+    def test_version(self):
+        """a second version says what has changed"""
+        write(self.repo / "build/changes", "- the wording\n")
+        self.mail("^  .PATCH v2 1/2. fence: Set line 10$", VERSION=2, SINCE="HEAD", PUBLIC=1,
+                  CHANGELOG=self.repo / "build/changes", TRAILERS="Tested-by: T <t@t.org>")
+        (_, cover), (head, first), _ = self.mails()
+        for line in "^Changes since v1:\n- the wording$", "^Range-diff against v1:$":
+            self.check(re.search(f"(?m){line}", cover), f"no '{line}'", cover)
+        self.check(first.startswith(f"Tested-by: T <t@t.org>\nSigned-off-by: {self.me}\n---\n"),
+                   "no tags", first)
+        self.check("t@t.org" in head["Cc"], "not to who is named", head["Cc"])
+
+    def test_refused(self):
+        """what is not ready, or not for a list, leaves nothing"""
+        self.mail("not ready to be sent", fails=True, TRAILERS="Acked-by: nobody")
+        self.check(not (self.repo / self.out).exists(), "there are mails all the same")
+        self.mail("lab: is only for this repository", fails=True, TOPIC="lab")
+        self.mail("no such topic", fails=True, TOPIC="other")
+        self.mail("give one: make mail TOPIC=NAME", fails=True, TOPIC="")
+        self.mail("SEND=1 needs KSRC=", fails=True, SEND=1)
+        self.mail("say with CHANGELOG=FILE", fails=True, VERSION=2)
+        self.mail("'x' is no mail address", fails=True, TO="x")
+        sh(self.repo, "git", "config", "--unset", "user.email")
+        self.mail("user.email is ''", fails=True)
+
+    def test_signed(self):
+        """a Signed-off-by of ours in patches/ is none of the sender's"""
+        self.script = "scripts/lint.py"
+        self.check("Signed-off-by" not in run(self.repo, self.script)[2], "it was there before")
+        patch = self.repo / "patches/alpha/0001-fence-Set-line-10.patch"
+        edit(patch, "\n---\n", "\nSigned-off-by: X <x@y.org>\n---\n")
+        self.refuses("^patches/alpha/0001-.*: has a Signed-off-by, which is the sender's to add$")
+
+
 class Result(unittest.TestResult):
     """Counts checks."""
     passed = failed = 0
@@ -934,7 +1050,7 @@ def suite(story):
 def main():
     # the longest first
     there = {s.__name__: s for s in
-             (Backport, Ends, Rebase, Trees, Changes, Cold, Guest, Words)}
+             (Backport, Ends, Rebase, Mail, Trees, Changes, Cold, Guest, Words)}
     for name in sys.argv[1:]:
         if name not in there:
             die(f"there is no story '{name}'; use some of: {' '.join(there)}")
