@@ -13,7 +13,7 @@ patches. A file NOT-NEEDED there says in one line why that kernel does without.
 
 import functools, os, re, shutil, subprocess, sys, time
 from pathlib import Path
-import objects, stack
+import judge, objects, stack
 from objects import all_with_dots, bash, finish, text_of
 from stack import build, by_am, die, git, logs, patches, quietly, rev, run_main, say, short, top
 
@@ -28,7 +28,8 @@ class Port:
     """The work tree, what came of each topic, and what each boot said."""
 
     def __init__(self, at):
-        self.at, self.name, self.rows, self.programs, self.boots = at, at.variant, {}, [], {}
+        self.at, self.name, self.rows, self.programs = at, at.variant, {}, []
+        self.boots, self.ran = {}, {}
         self.tree, self.w1 = (build / f"linux-{self.name}-stable{end}" for end in ("", ".w1"))
         self.git = functools.partial(git, at=self.tree, env=by_am)
         self.tip = functools.partial(self.git, "rev-parse", "HEAD")
@@ -150,22 +151,14 @@ class Port:
         return run.returncode == 0
 
     def boot(self, when, program):
-        """Runs a selftest, and judges what it says."""
+        """Runs a selftest, and judges what it says. What ran before may not be skipped after."""
         log = logs / f"backport-{self.name}-{program}-{when}.log"
         ended = self.guest(when, ': >"$5"; quietly "$5.qemu" "booting for $6, $7" guest_boot "$5" '
                            '700 "kunit.enable=0 selftest=$6 selftest_timeout=500"',
                            log, program, when)
-        text = text_of(log).replace("\r", "")
-        code = "".join(re.findall(r"boot-init: selftest exit=(\d*)", text)[-1:])
-        passed, failed, skipped = (len(re.findall(f"(?m)^{line}", text)) for line in
-                                   ("ok [0-9]", "not ok [0-9]", "ok [0-9].*# SKIP"))
-        splats = subprocess.run([top / "scripts/splats.sh", log], stdout=subprocess.PIPE,
-                                text=True, errors="replace").stdout
-        good = ended and code == "0" and not failed and passed > skipped and not splats
-        self.boots[when, program] = (
-            f"{'green' if good else 'red'}: {passed - skipped} passed, {failed} failed, "
-            f"{skipped} skipped" + ("" if code else ", and the guest never reported") +
-            ("; " + splats.split("\n")[0].partition(":")[2][:90] if splats else ""))
+        said = judge.selftest(log, ended, "", self.ran.get(program, ()))
+        self.ran[program] = said.ran
+        self.boots[when, program] = f"{'green' if said.good else 'red'}: {said.detail}"
 
     def report(self):
         return "\n".join([

@@ -31,7 +31,7 @@ if [ -z "$variant" ]; then
 	check "mutants apply, and their tests are there" "$top/scripts/mutants.py" --check "$tree"
 fi
 check "patches/bugs names patches and tests that are there" "$top/scripts/bugs.py" --check
-check "tree, export, rebase and backport on a kernel of a few files" "$top/scripts/glue_test.py"
+check "tree, backport, mail, guests and more, with no real kernel" "$top/scripts/glue_test.py"
 check "checkpatch --strict" "$top/scripts/checkpatch.sh"
 check "litmus tests with herd7" "$top/scripts/litmus.sh"
 "$top/scripts/debian.sh" tool sparse

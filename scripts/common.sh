@@ -15,6 +15,14 @@ jobs=${JOBS:-$(nproc)}
 # of its own looks like a failed check. So the signal is what ends us: our caller notices.
 interrupted() { trap - "$1"; kill "-$1" "$BASHPID"; }
 trap 'interrupted INT' INT
+# What ends us from here on ends what is in the background before; quietly() takes that back.
+end_jobs_first() {
+	local signal
+	for signal in INT TERM HUP; do
+		# shellcheck disable=SC2064
+		trap "kill \$(jobs -p) 2>/dev/null || :; wait || :; interrupted $signal" $signal
+	done
+}
 
 say() { printf '== %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

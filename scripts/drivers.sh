@@ -59,9 +59,6 @@ run_lane() {	# FILE NAME APPEND [QEMU-OPTION...]
 	echo "$passed $failed" >"$said.count"
 }
 
-# shellcheck disable=SC2046
-stop_lanes() { kill $(jobs -p) 2>/dev/null || :; wait || :; }
-
 # Until no more than N of them run.
 wait_for_lanes() {	# N
 	local start=$SECONDS
@@ -81,10 +78,7 @@ may_skip+='|no master of the bus|has no timelines'
 may_skip+='|in a slot before'
 # a guest keeps one CPU busy, however many it has
 at_once=$(nproc) booted=()
-for signal in INT TERM HUP; do
-	# shellcheck disable=SC2064
-	trap "stop_lanes; interrupted $signal" $signal
-done
+end_jobs_first
 printf '== booting for %s, %s at a time (limit 1600 s each) ' "${wanted[*]}" "$at_once"
 for display in "${displays[@]}"; do
 	read -r name driver modules model <<<"$display"

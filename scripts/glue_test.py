@@ -1,17 +1,20 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""glue_test.py [STORY...]: tree, export, rebase, backport and the choice of topics, on a kernel of
-a few files that comes as a Debian package like the real one. Less than a minute.
+"""glue_test.py [STORY...]: tree, export, rebase, backport, mail and the choice of topics, on a
+kernel of a few files that comes as a Debian package like the real one; what is made of the console
+of a guest; and what is left when a signal ends it all. Less than a minute.
 
 A story is a few cases in order, each of which goes on where the one before it ended, in a
 repository of its own. Stories run side by side. A check that fails says what it ran and what came
 of that, and the case goes on; a command between the checks that fails ends the case.
 """
 
-import fcntl, hashlib, json, os, re, shlex, shutil, signal, subprocess, sys, tarfile, tempfile
-import time, traceback, unittest
+import email, fcntl, hashlib, json, os, re, shlex, shutil, signal, subprocess, sys, tarfile
+import tempfile, time, traceback, unittest, zlib
+from email.header import decode_header, make_header
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+import judge
 from stack_lib import build, die, top
 
 ASKS = "BASE", "KSRC", "SERIES", "TOPICS", "SCOPE", "SERIES_LOCKED"
@@ -21,7 +24,8 @@ GIT = "git", "-c", "user.name=series", "-c", "user.email=series@localhost"
 AS_X = "-c", "user.name=x", "-c", "user.email=x@y"
 OTHER = "Änne Other <a@other.org>"
 BY_OTHER = f"--author={OTHER}", "--date=2026-03-04T05:06:07 +0100", "-m", \
-    f"fence: Set line 20\n\nReviewed-by: R <r@r.org>\nSigned-off-by: {OTHER}"
+    "fence: Set line 20\n\nCc: dma@vger.kernel.org\nReviewed-by: R <r@r.org>\n" \
+    f"Signed-off-by: {OTHER}"
 FENCE, DRM = "drivers/dma-buf/dma-fence.c", "drivers/gpu/drm/drm_drv.c"
 LAB = "patches/lab/0001-fence-Add-a-lab.patch"
 OLD = 1577880000    # a time in 2020
@@ -29,14 +33,16 @@ SELFTEST = "tools/testing/selftests/drivers/dma-buf/out_fence_lifetime.c"
 GONE = "tools/testing/selftests/drivers/dma-buf/drm_device_gone.c"
 
 # Instead of what builds and boots a kernel: that is no more than dma-fence.c, and the guest passes
-# its selftest if there is $FIXED in it. The compiler has something to say if there is $ODD.
+# its selftest if there is $FIXED in it. Then it may $SKIP a case. The compiler has something to say
+# if there is $ODD. A guest of soak says $SAYS, or never ends. $ORDER gets what happens.
 FAKES = {
     "make": """
         for last; do
             case $last in
             O=*) out=${last#O=} boot=$out/arch/arm64/boot; mkdir -p "$boot" ;;
             KCONFIG_ALLCONFIG=*) cp "${last#*=}" "$out/.config" ;;
-            Image) cp "$2/drivers/dma-buf/dma-fence.c" "$boot/Image" ;;
+            Image) cp "$2/drivers/dma-buf/dma-fence.c" "$boot/Image"; echo build >>"$ORDER" ;;
+            linux) cp "${0%/*}/linux" "$out/linux"; echo build >>"$ORDER" ;;
             *.o) ! grep -q "$ODD" "$2/${last%o}c" || echo "$2/${last%o}c:1:1: warning: odd" ;;
             */out_fence_lifetime) touch "$last" ;;
             esac
@@ -51,13 +57,141 @@ FAKES = {
             esac
             shift
         done
-        code=0 ok=ok
-        grep -q "$FIXED" "$kernel" || code=1 ok="not ok"
-        printf '%s 1 case\\r\\nboot-init: selftest exit=%s\\r\\n' "$ok" $code >"$log"
+        [ -z "$SAYS" ] || exec "${0%/*}/linux" >"$log"
+        code=0 ok=ok skip=$SKIP
+        grep -q "$FIXED" "$kernel" || code=1 ok="not ok" skip=
+        printf '%s 1 case%s\\r\\n' "$ok" "$skip" >"$log"
+        printf 'ok 2 other\\r\\nboot-init: selftest exit=%s\\r\\n' $code >>"$log"
+        """,
+    "linux": """
+        echo boot >>"$ORDER"
+        if [ "$SAYS" = nothing ]; then
+            echo $$ >>"$ORDER.pids"
+            exec /bin/sleep 60
+        fi
+        echo "$SAYS"
+        """,
+    "hang": """
+        /bin/sleep 60 &
+        echo $$ $! >"$ORDER.pids"
+        wait
         """,
     "sleep": "exec /bin/sleep 0.05",
+    "checkpatch.pl": """
+        for last; do
+            case $last in *.patch) ! grep 'Acked-by: nobody$' "$last" || exit 1 ;; esac
+        done
+        """,
+    "get_maintainer.pl": 'echo "Some Body <some@body.org>"; echo linux-mm@kvack.org',
+    "git-send-email": 'for last; do case $last in *.patch) cat "$last" ;; esac; done',
 }
 FAKES["gcc"] = FAKES["aarch64-linux-gnu-gcc"]
+
+# What kernels say, of which configs/splats has to find each line, and nothing below.
+SPLATS = """\
+[    1.000000] BUG: KASAN: slab-use-after-free in _raw_spin_lock_irqsave+0xb4/0xec
+BUG: KCSAN: data-race in dma_fence_signal / dma_fence_wait
+BUG: scheduling while atomic: kworker/0:1/12/0x00000002
+BUG: sleeping function called from invalid context at kernel/locking/mutex.c:580
+BUG: spinlock bad magic on CPU#1, out_fence_lifet/52
+BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 40s!
+watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [fence_uapi:61]
+[ BUG: Invalid wait context ]
+BUG: MAX_LOCKDEP_CHAINS too low!
+kernel BUG at drivers/gpu/drm/drm_crtc.c:160!
+WARNING: drivers/dma-buf/dma-fence.c:500 at dma_fence_release+0x1c/0x2a0, CPU#1: test/33
+WARNING: possible circular locking dependency detected
+WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected
+WARNING: bad unlock balance detected!
+WARNING: suspicious RCU usage
+WARNING: held lock freed!
+Internal error: synchronous external abort: 0000000096000010 [#1] SMP
+Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP KASAN
+divide error: 0000 [#12] PREEMPT SMP
+Unable to handle kernel NULL pointer dereference at virtual address 0000000000000008
+Kernel panic - not syncing: Segfault with no mm
+KASAN: null-ptr-deref in range [0x0000000000000008-0x000000000000000f]
+UBSAN: shift-out-of-bounds in drivers/dma-buf/dma-fence-array.c:80:12
+ODEBUG: object 00000000c0ffee is on stack 00000000abad1dea, but NOT annotated.
+ODEBUG: free active (active state 0) object: 000000006b6b6b6b object type: work_struct
+kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
+BUG kmalloc-64 (Not tainted): Poison overwritten
+BUG dma-fence cache (Tainted: G    B             ): Object already free
+pagealloc: memory corruption
+pagealloc: single bit error
+list_add corruption. prev->next should be next (ffff0000), but was 6b6b6b6b. (prev=ffff0001).
+list_del corruption, ffff0000->next is LIST_POISON1 (dead000000000100)
+list_add double add: new=ffff0000, prev=ffff0000, next=ffff0001.
+refcount_t: underflow; use-after-free.
+kobject (00000000c0ffee): tried to init an initialized object, something is seriously wrong.
+[ INFO: possible recursive locking detected ]
+[ INFO: inconsistent lock state ]
+[ INFO: suspicious RCU usage. ]
+[ INFO: SOFTIRQ-safe -> SOFTIRQ-unsafe lock order detected ]
+INFO: trying to register non-static key.
+INFO: lockdep is turned off.
+DEBUG_LOCKS_WARN_ON(lock->magic != lock)
+Voluntary context switch within RCU read-side critical section!
+rcu: __call_rcu_common(): Double-freed CB 00000000c0ffee->dma_fence_free+0x0/0x40()!!!
+rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:
+rcu: INFO: rcu_preempt self-detected stall on CPU
+rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 1-...D } 6000 jiffies s: 61
+INFO: task fence_uapi:61 blocked for more than 240 seconds.
+INFO: task fence_uapi:61 blocked in I/O wait for more than 240 seconds.
+watchdog: CPU0: Watchdog detected hard LOCKUP on cpu 1
+unregister_netdevice: waiting for lo to become free. Usage count = 2
+"""
+NO_SPLATS = """\
+[    0.000000] rcu: \tRCU lockdep checking is enabled.
+rcu: \tTasks-RCU CPU stall warnings timeout set to 0 (rcu_task_stall_timeout).
+Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar
+kasan: KernelAddressSanitizer initialized (generic)
+kcsan: selftest: 3/3 tests passed
+kmemleak: Kernel memory leak detector initialized (mem pool available: 11591)
+kmemleak: Kernel memory leak detector disabled
+workqueue: commit_work hogged CPU for >10000us 4 times, consider switching to WQ_UNBOUND
+watchdog: Delayed init of the lockup detector failed: -19
+CPU: 1 UID: 0 PID: 33 Comm: test Not tainted 7.3.0 #1 PREEMPT
+INFO: NMI handler (perf_event_nmi_handler) took too long to run: 1.204 msecs
+fence_faults: page allocation failure: order:0, mode:0xcc0(GFP_KERNEL), nodemask=(null)
+FAULT_INJECTION: forcing a failure.
+clocksource: Marking clocksource 'tsc' as unstable because the skew is too large:
+[drm] pci: virtio-gpu-pci detected at 0000:00:04.0
+WARNING: arch/um/drivers/virtio_pcidev.c:600 at virtio_pcidev_virtio_probe+0x1/0x2, CPU#0
+    ok 3 the kernel reports BUG: KASAN: slab-use-after-free
+not ok 4 refcount_t: is what it says
+# WARNING: is what it says
+"""
+
+# NAME: how QEMU ends, what it has on its console, and the line of the table.
+DONE = "boot-init: selftest exit="
+CONSOLES = {
+    "passes": (0, "[ 1.0] test: ok 1 a\n  not ok 7 inner\n"
+               f"ok 1 a\nok 2 b # SKIP no monitor\n{DONE}0\n",
+               r"passed  passes +1 passed, 0 failed, 1 skipped, exit 0 \("),
+    "skips": (0, f"ok 1 a\nok 2 b # SKIP no idea\n{DONE}0\n",
+              r"FAILED  skips +1 passed, 0 failed, 1 skipped, exit 0; not to be skipped: b # SKI"),
+    "skips-all": (0, f"ok 1 a # SKIP no monitor\n{DONE}0\n",
+                  r"FAILED  skips-all +0 passed, 0 failed, 1 skipped, exit 0 \("),
+    "fails": (0, f"ok 1 a\nnot ok 2 b\n{DONE}0\n",
+              r"FAILED  fails +1 passed, 1 failed, 0 skipped, exit 0 \("),
+    "exits": (0, f"ok 1 a\n{DONE}124\n",
+              r"FAILED  exits +1 passed, 0 failed, 0 skipped, exit 124 \("),
+    "silent": (0, "ok 1 a\nand no end\n\n",
+               r"FAILED  silent +the guest never reported; last line: and no end \("),
+    "hangs": (124, f"ok 1 a\n{DONE}0\n",
+              r"FAILED  hangs +1 passed, 0 failed, 0 skipped, exit 0, no power off \("),
+    "splats": (0, f"[ 1.0] BUG: bad\n[ 1.1] WARNING: too\nok 1 a\n{DONE}0\n",
+               r"FAILED  splats +1 passed, .*, exit 0; 2 splats: \[ 1.0\] BUG: bad \("),
+    "races": (0, f"BUG: KCSAN: data-race\nok 1 a\n{DONE}0\n",
+              r"FAILED  races +1 passed, .*; 1 splats: BUG: KCSAN: data-race \("),
+}
+TABLE = """no_places=1; . scripts/common.sh; . scripts/guest-run.sh
+    variant='' series=all may_skip='no monitor|no display' out=$logs
+    base_name() { echo base; }
+    guest_boot() { sed 's/$/\\r/' "$1.says" >"$1"; return "$(cat "$1.ends")"; }
+    for name; do run_selftest "$name" 9 ""; done
+    run_table guest"""
 
 
 def run(at, *argv, **more):
@@ -98,6 +232,12 @@ def save(at, message, *options):
     sh(at, *GIT, "commit", "-q", *(options or ["-m", message]))
 
 
+def fakes(where, *names):
+    for name in names or FAKES:
+        write(where / name, f"#!/bin/sh\n{FAKES[name]}")
+        (where / name).chmod(0o755)
+
+
 def prepare(tmp):
     """tmp/start, what a story starts with; tmp/linux, a git of the kernel; and tmp/more, another
     patch of alpha. Kernel 9.8 has another line where a patch of beta wants to go, and 9.9 a
@@ -112,6 +252,7 @@ def prepare(tmp):
     write(linux / DRM, "".join(f"int drm{n};\n" for n in range(1, 61)))
     write(linux / "drivers/dma-buf/Makefile", "obj-y += dma-fence.o\n")
     write(linux / "Makefile", "VERSION = 9\nPATCHLEVEL = 8\n")
+    fakes(linux / "scripts", "checkpatch.pl", "get_maintainer.pl")
 
     def package(version, number):
         name = f"linux-source-{version}"
@@ -192,7 +333,7 @@ lab     -               lab   -       *
 
 
 class Story(unittest.TestCase):
-    by_make, script = False, "scripts/stack.py"
+    by_make, script, outside = False, "scripts/stack.py", {}
 
     @classmethod
     def setUpClass(cls):
@@ -239,7 +380,7 @@ class Story(unittest.TestCase):
         """A command with make, or without what is around it, works and says so."""
         if self.by_make:
             given = [f"{k}={v}" for k, v in variables.items()]
-            what, rc, out = run(self.repo, "make", *args, *given)
+            what, rc, out = run(self.repo, "make", *args, *given, **self.outside)
         else:
             what, rc, out = run(self.repo, self.script, *args, **variables)
         why = ("fails", "does not fail")[fails] if bool(rc) != fails else f"does not say '{text}'"
@@ -266,10 +407,10 @@ class Words(Story):
         self.refuses("KERNEL=nonsense: there are: lazy plain rt strict", "boot", KERNEL="nonsense")
         self.refuses("KERNEL=rt: there are: nodebug up", "kunit", KERNEL="rt")
         self.refuses("KERNEL is for make boot and make kunit", "tree", KERNEL="rt")
-        env.update(KERNEL="kernel8", DRIVERS="mine")
+        self.outside = dict(KERNEL="kernel8", DRIVERS="mine")
         self.refuses("not a Linux source tree", "tree", KSRC=self.repo)
         self.refuses("KERNEL=kernel8: there are: nodebug up", "kunit")
-        del env["KERNEL"], env["DRIVERS"]
+        self.outside = {}
         self.refuses("no display 'wrong'; there are: virtio", "drivers", DRIVERS="virtio,wrong")
         self.refuses("DRIVERS=, names nothing", "drivers", DRIVERS=",")
         write(self.repo / GONE, "TEST(names)\n")
@@ -280,9 +421,10 @@ class Words(Story):
         self.refuses("not a Linux source tree", "tree", KSRC=self.repo)
 
     def test_blank(self):
-        """a checkout below a directory with a blank"""
-        shutil.copytree(self.tmp / "start", self.repo / "a b", symlinks=True)
-        self.refuses("a blank or a colon", "-C", "a b", "tree")
+        """a checkout below a directory with a blank or a colon"""
+        for name in "a b", "a:b":
+            shutil.copytree(self.tmp / "start", self.repo / name, symlinks=True)
+            self.refuses("a blank or a colon", "-C", name, "tree")
 
     def test_search(self):
         """the topic that makes a test pass is found, wherever it is"""
@@ -537,32 +679,48 @@ class Backport(Story):
     def port(self, text, **more):
         """With FAKES, and an object directory that is configured."""
         variables = dict(BASE="9.8", PATH=f"{self.build}/fakes:{env['PATH']}", FIXED="line10 = 1",
-                         ODD="no line is")
+                         ODD="no line is", SAYS="", SKIP="", ORDER="/dev/null")
         return self.makes(text, **variables | more)
 
     def test_boot(self):
         """a fix on an older kernel is red before and green after"""
-        for name, text in FAKES.items():
-            write(self.build / "fakes" / name, f"#!/bin/sh\n{text}")
-            (self.build / "fakes" / name).chmod(0o755)
+        fakes(self.build / "fakes")
         write(self.build / "linux-9.8-stable.w1/.prepared", "")
         report = "results/backport.md"
         write(self.repo / report, "## Linux 9.8\n\nold\n\n## Linux 9.7\n\nkept\n")
         self.port("^== this is in results/backport.md$")
         self.has(report, "| alpha | 1 patch as in mainline |")
-        self.has(report, "| out_fence_lifetime | red: 0 passed, 1 failed, 0 skipped "
-                 "| green: 1 passed, 0 failed, 0 skipped |")
+        self.has(report, "| out_fence_lifetime | red: 1 passed, 1 failed, 0 skipped, exit 1 "
+                 "| green: 2 passed, 0 failed, 0 skipped, exit 0 |")
         titles = re.findall("(?m)^## .*|old|kept", (self.repo / report).read_text())
         self.same(report, titles, ["## Linux 9.8", "## Linux 9.7", "kept"])
+        commit = sh(self.repo, "git", "describe", "--always", "--dirty")
+        today = time.strftime("%F", time.gmtime())
+        self.has(report, f"linux-source-9.8_9.8.1-1, by make backport on {today}, commit {commit}:")
         self.has(f"build/linux-9.8-stable/{FENCE}", "int line10 = 1;")
         self.there("build/backport-9.8/0001-fence-Set-line-10.patch")
 
     def test_wrong(self):
         """what is red after, or new to the compiler, is an error"""
         self.port("^error: see build/logs/backport-9.8-", fails=True, FIXED="no line is")
+        self.port(r"red: .* \| red: 1 passed, 0 failed, 1 skipped, exit 0; not to be skipped: case",
+                  fails=True, SKIP=" # SKIP it")
         self.port("^new with the topics:\n.*: warning: odd$", fails=True, NOBOOT=1,
                   ODD="line10 = 1")
         self.port("give an older kernel", fails=True, BASE="9.9")
+
+    def test_ksrc(self):
+        """a tree of your own, which is not written to, as is results/"""
+        mine, report = self.build / "mine", self.repo / "results/backport.md"
+        sh(self.build, *GIT, "clone", "-q", "-b", "base", self.tmp / "linux", mine)
+        name, before = f"ksrc-mine-{zlib.crc32(str(mine).encode()):08x}", report.read_text()
+        write(self.build / f"linux-{name}-stable.w1/.prepared", "")
+        self.port("^== 1 patches, not signed off: git am build/backport-ksrc-mine", BASE="",
+                  KSRC=mine, NOBOOT=1)
+        out = self.port("^## Linux 9.8$", BASE="", KSRC=mine)
+        self.check("| alpha | 1 patch as in mainline |" in out, "there is no row", out)
+        self.same("status", sh(mine, "git", "status", "--porcelain"), "")
+        self.same(report, report.read_text(), before)
 
     def test_conflict(self):
         """a conflict waits to be mended, and is then the form of the topic for that kernel"""
@@ -581,6 +739,285 @@ class Backport(Story):
         self.check(re.search("(?m)^beta +1 patch of stable-9.8/$", out), "beta is not", out)
         self.has("patches/beta/stable-9.8/0001-fence-Set-line-40.patch", "+long line40 = 1;")
         self.same("patches", len([*(self.build / "backport-9.8").iterdir()]), 2)
+
+
+class Guest(Story):
+    more, start = False, []
+
+    def test_splats(self):
+        """each kind of splat is found, and nothing else is"""
+        log, table = self.repo / "log", self.repo / "configs/splats"
+        write(log, (SPLATS + NO_SPLATS).replace("\n", "\r\n"))
+        what, rc, out = run(self.repo, "bash", "-o", "pipefail", "-c",
+                            'scripts/splats.sh "$1" | tr "\\r" "#"', "-", log)
+        said, want = out.split("\n"), [f"log: {line}" for line in SPLATS.splitlines()]
+        for line in want:
+            self.check(line in said, "not found", line)
+        for line in said:
+            self.check(line in want, "no splat", line)
+        self.check(rc == 1, what)
+        write(log, NO_SPLATS)
+        self.works("scripts/splats.sh", log)
+        # each has something that only it finds
+        wrong = [p for p in table.read_text().splitlines() if p and p[0] not in "#!"]
+        none = re.findall("(?m)^!(.*)", table.read_text())
+        finds = lambda patterns, line: any(re.search(p, line) for p in patterns)
+        for p in wrong:
+            self.check(any(finds([p], line) and not finds(set(wrong) - {p}, line)
+                           for line in SPLATS.splitlines()), f"no line shows what '{p}' is for")
+        for p in none:
+            self.check(any(finds(wrong, line) and finds([p], line) and not finds(
+                set(none) - {p}, line) for line in NO_SPLATS.splitlines()), f"nor for '!{p}'")
+        table.unlink()
+        what, rc, out = run(self.repo, "sh", "-c", 'scripts/splats.sh "$1" 2>/dev/null', "-", log)
+        self.check(rc == 1 and f"no {table}" in out, what, out)
+        sh(self.repo, "git", "checkout", "-q", "configs")
+
+    def table(self, names, **more):
+        """What run_selftest makes of these consoles, in the end and before."""
+        fakes(self.build / "fakes")
+        for name in names:
+            log = f"boot-{name}{'-kcsan' if more else ''}.log"
+            code, says, _ = CONSOLES[name]
+            write(self.build / "logs" / f"{log}.says", says)
+            write(self.build / "logs" / f"{log}.ends", str(code))
+        return run(self.repo, "bash", "-c", TABLE, "-", *names,
+                   PATH=f"{self.build}/fakes:{env['PATH']}", **more)
+
+    def test_selftest(self):
+        """what a guest says of a selftest is judged"""
+        what, rc, out = self.table(CONSOLES)
+        for name, (*_, row) in CONSOLES.items():
+            self.check(re.search(f"(?m)^{row}", out), f"{name}: no row '{row}'", out)
+        self.check(rc == 1 and out.endswith(f"\n1 passed, {len(CONSOLES) - 1} failed"), what, out)
+        self.check("\n    not ok 2 b\n" in out, "'not ok' is not shown", out)
+        what, rc, out = self.table(["passes"])
+        self.check(not rc, what, out)
+
+    def test_kcsan(self):
+        """a race is for races.sh to judge, any other splat is not"""
+        script = self.repo / "scripts/races.sh"
+        for code, want in (0, "passed"), (1, "FAILED"):
+            script.write_text(f"#!/bin/sh\necho {code} races\nexit {code}\n")
+            what, rc, out = self.table(["races", "splats"], kcsan=1)
+            row = rf"(?m)^{want}  races .*exit 0; KCSAN: {code} races \("
+            self.check(re.search(row, out), f"no row '{row}'", out)
+            self.check(re.search(r"(?m)^FAILED  splats .*; 2 splats: ", out), what, out)
+
+    def test_others(self):
+        """what other scripts let a guest skip"""
+        log = self.repo / "other.log"
+        for text, how, good in ((f"ok 1 a # SKIP x\n{DONE}0\n", [True], True),
+                                (f"ok 1 a # SKIP x\n{DONE}0\n", [True, ""], False),
+                                (f"ok 1 a # SKIP x\nok 2 b\n{DONE}0\n", [True, ""], True),
+                                (f"ok 1 a # SKIP x\nok 2 b\n{DONE}0\n", [True, "", ["a"]], False),
+                                (f"ok 1 ab # SKIP x\nok 2 b\n{DONE}0\n", [True, "", ["a"]], True),
+                                (f"ok 1 a\n{DONE}0\n", [False], False),
+                                (f"BUG: x\nok 1 a\n{DONE}0\n", [True], False),
+                                (f"ok 1 a\n{DONE}4\n", [True], False), ("", [True], False)):
+            write(log, text)
+            said = judge.selftest(log, *how)
+            self.same(f"{how} of {text!r}", said.good, good)
+        write(log, f"not ok 3 c\nok 1 a\n{DONE}1\n")
+        self.same("what failed", judge.selftest(log, True).failed, ["c"])
+        self.same("what ran", sorted(judge.selftest(log, True).ran), ["a", "c"])
+
+
+class Ends(Story):
+    """What is at work when a signal comes ends before what has started it, and so does the lock."""
+    more, start = False, ["tree", "export"]
+
+    def locked(self):
+        lock = os.open(self.repo, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def until(self, test, seconds=20):
+        end = time.monotonic() + seconds
+        while not test() and time.monotonic() < end:
+            time.sleep(0.02)
+        return test()
+
+    def ends(self, *argv, children, **more):
+        """By each of the signals, when it has so many children. What it has said until then."""
+        order, said = self.build / "order", self.build / "said"
+        pids = self.build / "order.pids"
+        there = lambda: pids.read_text().split() if pids.exists() else []
+        alive = lambda pid: Path("/proc", pid).exists() and \
+            not re.search(r"\) [ZX] ", Path("/proc", pid, "stat").read_text())
+        more |= dict(PATH=f"{self.build}/fakes:{env['PATH']}", ORDER=order)
+        for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+            for path in order, pids:
+                path.unlink(missing_ok=True)
+            with open(said, "w") as out:
+                # whoever runs this in the background may have it ignore some
+                main = subprocess.Popen(["env", "--default-signal", *map(str, argv)], cwd=self.repo,
+                                        env=env | {k: str(v) for k, v in more.items()},
+                                        stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                        start_new_session=True)
+            what = f"{number.name} to {shlex.join(map(str, argv))[:60]}"
+            self.check(self.until(lambda: len(there()) >= children or main.poll() is not None) and
+                       main.poll() is None, f"{what}: never began", said.read_text())
+            self.check(self.locked(), f"{what}: it does not have the lock")
+            for pid in there() if argv[0] == "scripts/soak.sh" else ():
+                held = [os.readlink(f) for f in Path("/proc", pid, "fd").iterdir()]
+                self.check(str(self.repo) not in held, f"{what}: a guest has the lock", *held)
+            main.send_signal(number)
+            try:
+                self.same(what, main.wait(20), -number)
+            except subprocess.TimeoutExpired:
+                self.check(False, f"{what}: it goes on", said.read_text())
+                main.kill()
+            left = there()
+            self.check(self.until(lambda: not any(map(alive, left)), 3), f"{what}: children go on")
+            self.check(self.until(lambda: not self.locked(), 3), f"{what}: the lock stays")
+            for pid in filter(alive, left):
+                os.kill(int(pid), signal.SIGKILL)
+
+    def test_shell(self):
+        """a long step of a script"""
+        fakes(self.build / "fakes")
+        self.ends("bash", "-c", 'no_places=1; . scripts/common.sh; quietly "$logs/x" waiting hang',
+                  children=2)
+
+    def test_python(self):
+        """a long step of Python"""
+        for step in ('stack_lib.quietly(log, "waiting", stack_lib.run_command, "hang")',
+                     'objects.all_with_dots(log, ["hang"])'):
+            self.ends(sys.executable, "-c", f"import sys; sys.path.insert(0, 'scripts')\n"
+                      "import objects, stack_lib\nlog = stack_lib.logs / 'x'\n"
+                      f"stack_lib.run_main(lambda: (stack_lib.lock_checkout(), {step}))",
+                      children=2)
+
+    def test_soak(self):
+        """two guests, which do not have the lock, and begin when both are built"""
+        self.ends("scripts/soak.sh", children=2, SAYS="nothing", SEED=1)
+        self.same("the order", (self.build / "order").read_text().split(),
+                  ["build", "build", "boot", "boot"])
+
+    def test_soaked(self):
+        """guests that come to their end"""
+        self.script = "scripts/soak.sh"
+        figures = "figures: signals=1 unbinds=1\nboot-init: soak x round=1 failed=0\n"
+        end = "boot-init: soak rounds=1 failed="
+        for says, want in ((f"{figures}{end}0", "passed um: round 1, 1 runs: signals 1,"),
+                           (f"{figures}BUG: x\n{end}0", "FAILED um: .* failed 0, splats 1"),
+                           (f"{figures}{end}1", "FAILED um"),
+                           (figures, "    the guest did not get to its end"),
+                           (f"{end}0", "FAILED um: round 0, 0 runs: ")):
+            good = want.startswith("passed")
+            self.makes(f"^{want}", fails=not good, SAYS=says, SEED=1, ARCH="" if good else "um",
+                       PATH=f"{self.build}/fakes:{env['PATH']}", ORDER="/dev/null")
+
+
+class Mail(Story):
+    more, start, script = True, ["tree", "export"], "scripts/mail.py"
+    out, me = "build/outgoing/alpha", "Jörg Tester <tester@example.org>"
+
+    @classmethod
+    def setUpClass(cls):
+        """What git send-email would send nobody gets."""
+        super().setUpClass()
+        core = Path(sh(cls.repo, "git", "--exec-path"))
+        (cls.build / "core").mkdir()
+        for path in core.iterdir():
+            if path.name != "git-send-email":
+                (cls.build / "core" / path.name).symlink_to(path)
+        fakes(cls.build / "core", "git-send-email")
+        for topic in "alpha", "beta":
+            write(cls.repo / f"patches/{topic}/cover-letter.txt", f"fence: Do {topic}\n\nText.\n\n"
+                  f"change-id: 20261126-dma-fence-{topic}-0123456789ab\n")
+        sh(cls.repo, "git", "config", "user.name", "Jörg Tester")
+        sh(cls.repo, "git", "config", "user.email", "tester@example.org")
+        write(cls.repo / "README.md", "none\n")
+        save(cls.repo, "covers")
+
+    def mail(self, text, **more):
+        return self.makes(text, **dict(TOPIC="alpha", GIT_EXEC_PATH=self.build / "core") | more)
+
+    def mails(self):
+        """What was written: headers and texts."""
+        found = [email.message_from_string(p.read_text())
+                 for p in sorted((self.repo / self.out).glob("*.patch"))]
+        head = lambda mail, name: str(make_header(decode_header(mail[name] or "")))
+        return [({n: head(mail, n) for n in ("From", "Subject", "To", "Cc")},
+                 mail.get_payload()) for mail in found]
+
+    def test_mails(self):
+        """subjects, recipients, authors and a sign-off"""
+        out = self.mail("^== nothing was sent: SEND=1 does that$")
+        self.check("== 3 mails to 5 addresses from " + self.me in out, "no count", out)
+        mails = self.mails()
+        self.same("subjects", [head["Subject"] for head, _ in mails],
+                  ["[PATCH 0/2] fence: Do alpha", "[PATCH 1/2] fence: Set line 10",
+                   "[PATCH 2/2] fence: Set line 20"])
+        for head, text in mails:
+            self.same("From:", head["From"], self.me)
+            self.same("To:", head["To"], "Some Body <some@body.org>")
+            self.same("Cc:", sorted(re.findall("[^ <>,]+@[^ <>,]+", head["Cc"])),
+                      ["a@other.org", "dma@vger.kernel.org", "linux-mm@kvack.org", "r@r.org"])
+            self.check("series@localhost" not in str(head) + text, "the placeholder is left", text)
+        tags = [re.findall("(?m)^[A-Z][a-z-]+-by: .*", text) for _, text in mails]
+        mine = f"Signed-off-by: {self.me}"
+        self.same("tags", tags,
+                  [[], [mine], ["Reviewed-by: R <r@r.org>", f"Signed-off-by: {OTHER}", mine]])
+        self.check(mails[2][1].startswith(f"From: {OTHER}\n\n"), "not its author", mails[2][1])
+        for line in "^base-commit: [0-9a-f]{40}$", "^change-id: .*-alpha-0123456789ab$", "^Text.$":
+            self.check(re.search(f"(?m){line}", mails[0][1]), f"no '{line}'", mails[0][1])
+        self.changes()
+
+    def test_security(self):
+        """a topic of patches/security goes to no list, until PUBLIC=1"""
+        write(self.repo / "patches/security", "# TOPIC\tWHY\nalpha\tusers can\n")
+        save(self.repo, "secret")
+        self.mail("^== to no list yet, see patches/security; PUBLIC=1 later: users can$")
+        for head, _ in self.mails():
+            self.same("To:", re.findall("[^ <>,]+@[^ <>,]+", head["To"]),
+                      ["security@kernel.org", "some@body.org"])
+            self.check(not re.search("vger|kvack", str(head)), "to a list", str(head))
+        self.mail("nothing was sent", PUBLIC=1)
+        for head, _ in self.mails():
+            for list_ in "linux-mm@kvack.org", "dma@vger.kernel.org":
+                self.check(list_ in head["Cc"], f"not to {list_}", str(head))
+            self.check("security@" not in str(head), "still a secret", str(head))
+
+    def test_version(self):
+        """a second version says what has changed"""
+        write(self.repo / "build/changes", "- the wording\n")
+        self.mail("^  .PATCH v2 1/2. fence: Set line 10$", VERSION=2, SINCE="HEAD", PUBLIC=1,
+                  CHANGELOG=self.repo / "build/changes", TRAILERS="Tested-by: T <t@t.org>")
+        (_, cover), (head, first), _ = self.mails()
+        for line in "^Changes since v1:\n- the wording$", "^Range-diff against v1:$":
+            self.check(re.search(f"(?m){line}", cover), f"no '{line}'", cover)
+        self.check(first.startswith(f"Tested-by: T <t@t.org>\nSigned-off-by: {self.me}\n---\n"),
+                   "no tags", first)
+        self.check("t@t.org" in head["Cc"], "not to who is named", head["Cc"])
+
+    def test_refused(self):
+        """what is not ready, or not for a list, leaves nothing"""
+        self.mail("not ready to be sent", fails=True, TRAILERS="Acked-by: nobody")
+        self.check(not (self.repo / self.out).exists(), "there are mails all the same")
+        self.mail("lab: is only for this repository", fails=True, TOPIC="lab")
+        self.mail("no such topic", fails=True, TOPIC="other")
+        self.mail("give one: make mail TOPIC=NAME", fails=True, TOPIC="")
+        self.mail("SEND=1 needs KSRC=", fails=True, SEND=1)
+        self.mail("say with CHANGELOG=FILE", fails=True, VERSION=2)
+        self.mail("'x' is no mail address", fails=True, TO="x")
+        sh(self.repo, "git", "config", "--unset", "user.email")
+        self.mail("user.email is ''", fails=True)
+
+    def test_signed(self):
+        """a Signed-off-by of ours in patches/ is none of the sender's"""
+        self.script = "scripts/lint.py"
+        self.check("Signed-off-by" not in run(self.repo, self.script)[2], "it was there before")
+        patch = self.repo / "patches/alpha/0001-fence-Set-line-10.patch"
+        edit(patch, "\n---\n", "\nSigned-off-by: X <x@y.org>\n---\n")
+        self.refuses("^patches/alpha/0001-.*: has a Signed-off-by, which is the sender's to add$")
 
 
 class Result(unittest.TestResult):
@@ -612,7 +1049,8 @@ def suite(story):
 
 def main():
     # the longest first
-    there = {s.__name__: s for s in (Backport, Rebase, Trees, Changes, Cold, Words)}
+    there = {s.__name__: s for s in
+             (Backport, Ends, Rebase, Mail, Trees, Changes, Cold, Guest, Words)}
     for name in sys.argv[1:]:
         if name not in there:
             die(f"there is no story '{name}'; use some of: {' '.join(there)}")

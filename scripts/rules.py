@@ -20,7 +20,7 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import SimpleNamespace
-import objects, reports, stack
+import judge, objects, reports, stack
 from objects import all_with_dots, bash, jobs, text_of
 from stack import build, die, git, logs, run_main, short, top
 
@@ -44,7 +44,7 @@ BOUND = re.compile(r"[;{}]\s*(?:(?!return)\w+\s+)+\**\w+\[[^];{}=]*$")
 WITHOUT, EMPTY = [], []
 COUNTS, LANES, STOP = defaultdict(lambda: (0, 0)), queue.SimpleQueue(), threading.Event()
 NO_END = "it does not come to its end"
-LATE = re.compile("blocked for more|stall|soft lockup")
+LATE = re.compile("blocked.* for more|stall|soft lockup")
 # Checks, and what has to be there for the kernel to build.
 NEVER = re.compile(r"^(lockdep_assert\w*|might_\w+|BUILD_BUG\w*|static_assert|guard|scoped_\w+"
                    r"|CLASS|DEFINE_\w+|DECLARE_\w+|LIST_HEAD|__\w*(acquire|release)s?|kunit_\w+)\b"
@@ -341,13 +341,11 @@ def run_program(lane, unit, number, limit):
                                stderr=to, stdin=subprocess.DEVNULL, process_group=0)
         objects.finish(run)
     end_kernels(lane)
-    text = text_of(log)
-    splats = subprocess.run([top / "scripts/splats.sh", log], capture_output=True, text=True).stdout
-    failed = re.search(r"(?m)^not ok \d+ (.*)", text)
-    good = "boot-init: selftest exit=0" in text and not run.returncode
-    why = splats.partition(": ")[2].partition("\n")[0] if splats else \
-        f"{failed[1]} fails" if failed else "" if good else NO_END
-    return why, text
+    # what UML lacks is skipped
+    said = judge.selftest(log, ended=not run.returncode)
+    why = said.splats[0] if said.splats else f"{said.failed[0]} fails" if said.failed else \
+        "" if said.good else NO_END
+    return why, text_of(log)
 
 
 def run_unit(lane, unit, number, limit):

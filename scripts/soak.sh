@@ -44,33 +44,40 @@ figures() {	# LOG
 	echo " splats $("$top/scripts/splats.sh" "$1" 2>/dev/null | wc -l)"
 }
 
-declare -A pid log state
-for arch in "${archs[@]}"; do
-	guest_arch=$arch guest_suffix=$arch
-	guest_config=(boot.config arm64.config)
-	if [ "$arch" = um ]; then
-		guest_suffix=um-soak
-		guest_config=(kunit-uml.config uml-soak.config)
+# use ARCH: what guest.sh calls $out and so on is of that guest.
+use() {
+	guest_arch=$1 guest_suffix=$1 guest_config=(boot.config arm64.config)
+	# UML has no USB. What waits busily takes the CPUs from all others.
+	local left_out=sync_test
+	if [ "$1" = um ]; then
+		guest_suffix=um-soak guest_config=(kunit-uml.config uml-soak.config)
+		left_out+='|functionfs'
 	fi
 	. "$top/scripts/guest.sh"
-	[ "$arch" = arm64 ] || virtio_gpu=()
-	# UML has no USB. What waits busily takes the CPUs from all others.
-	left_out=sync_test
-	[ "$arch" = arm64 ] || left_out+='|functionfs'
+	[ "$1" = arm64 ] || virtio_gpu=()
 	mapfile -t programs < <(guest_programs | grep -vE "$left_out")
+}
+
+# Both are built before one boots: they begin together, and there is no guest to end in a build.
+for arch in "${archs[@]}"; do
+	use "$arch"
 	guest_build
+done
+declare -A pid log state
+end_jobs_first
+for arch in "${archs[@]}"; do
+	use "$arch"
 	append="soak=$((minutes * 60)) soak_seed=$seed soak_suites=$suites"
 	append+=" selftest=$(IFS=,; echo "${programs[*]}") selftest_timeout=900"
 	append+=" WRITEBACK_FENCE_ROUNDS=20 kunit.enable=1 kunit.autorun=0"
 	log[$arch]=$logs/soak-$arch.log
 	: >"${log[$arch]}"
-	# A round that has begun a test gets to the end of it.
+	# A round that has begun a test gets to the end of it. The checkout's lock is not for it.
 	guest_boot "${log[$arch]}" $((minutes * 60 + 1200)) "$append" "${virtio_gpu[@]}" \
-		>"${log[$arch]}.qemu" 2>&1 &
+		>"${log[$arch]}.qemu" 2>&1 9>&- &
 	pid[$arch]=$!
 	state[$arch]=running
 done
-trap 'kill ${pid[*]} 2>/dev/null || :; echo "interrupted" >&2; exit 130' INT TERM
 
 say "soaking for $minutes minutes, seed $seed; a round that has begun a test gets to its end"
 start=$SECONDS
