@@ -333,7 +333,7 @@ static void find_leaks(void)
 	for (i = 0; i < 2; i++) {
 		sleep(i ? 1 : 6);
 		if (write(fd, "scan", 4) < 0)
-			printf("boot-init: kmemleak: %s\n", strerror(errno));
+			printf("WARNING: nobody looks for leaks, kmemleak: %s\n", strerror(errno));
 	}
 	close(fd);
 	file = fopen(KMEMLEAK, "r");

@@ -275,7 +275,8 @@ static bool is_complaint(const char *line)
 		"inconsistent lock state", "Invalid wait context",
 		"suspicious RCU", "refcount_t:", "list_add corruption",
 		"list_del corruption", "ODEBUG:", "UBSAN:", "blocked for more",
-		"rcu_preempt detected stalls", "self-detected stall",
+		"detected stall", "detected expedited stalls",
+		"hard LOCKUP", "non-static key",
 	};
 	unsigned int i;
 

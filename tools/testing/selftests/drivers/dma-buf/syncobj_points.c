@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Many points of a timeline that somebody waits for, each with an event that
- * fires once. A kernel that takes quadratic time to signal them does so with
- * interrupts off. With lockdep and KASAN that is long enough for its watchdog
- * to complain, which ends the test.
+ * fires once. A kernel that takes quadratic time to signal them in order does so
+ * with interrupts off. With lockdep and KASAN that is long enough for its watchdog
+ * to complain, which fails the test. Backwards it is in many short pieces, and
+ * only an event that is lost or too early fails.
  */
 #include <errno.h>
 #include <poll.h>
@@ -19,7 +20,7 @@
 #include "out_fence_util.h"
 
 #define MANY_POINTS	4000
-#define CASE_SECONDS	600
+#define CASE_SECONDS	180
 
 FIXTURE(points) {
 	int drm, kmsg, event;
@@ -58,7 +59,6 @@ FIXTURE_SETUP(points)
 	unsigned int i;
 
 	self->n_timelines = variant->backwards ? variant->n : 1;
-	self->kmsg = -1;
 	mount_debugfs();
 	if (access(SW_SYNC, R_OK | W_OK))
 		SKIP(return, "no %s: %s", SW_SYNC, strerror(errno));
@@ -78,7 +78,6 @@ FIXTURE_SETUP(points)
 		ASSERT_LE(0, self->timeline[i]);
 	}
 	self->kmsg = kmsg_open();
-	ASSERT_LE(0, self->kmsg);
 }
 
 FIXTURE_TEARDOWN(points)
@@ -90,8 +89,7 @@ FIXTURE_TEARDOWN(points)
 	free(self->timeline);
 	close(self->event);
 	close(self->drm);
-	if (self->kmsg >= 0)
-		EXPECT_FINE(kmsg_check(self->kmsg));
+	EXPECT_FINE(kmsg_check(self->kmsg));
 }
 
 /* What @fence stands for becomes @point. */
