@@ -403,7 +403,9 @@ static bool qmp_answer(int fd, const char *id, char *line, size_t size)
 
 /*
  * What the monitor said before, and the port has echoed, spoils the line that it
- * gets next. So this is said again until there is an answer to it.
+ * gets next. So this is said again until there is an answer to it. If a slow host has
+ * lost part of a line it waits for the rest; the first byte, which is none of JSON,
+ * ends that.
  */
 static const char *qmp_say(int fd, const char *command, const char *arguments)
 {
@@ -418,7 +420,7 @@ static const char *qmp_say(int fd, const char *command, const char *arguments)
 		snprintf(id, sizeof(id), "\"id\": \"gone-%d-%u\"", getpid(),
 			 ids++);
 		len = snprintf(line, sizeof(line),
-			       "{\"execute\":\"%s\",\"arguments\":{%s},%s}\n",
+			       "\377{\"execute\":\"%s\",\"arguments\":{%s},%s}\n",
 			       command, arguments, id);
 		if (write(fd, line, len) != len)
 			return wrong("the monitor: %m");
