@@ -1014,6 +1014,7 @@ class Mail(Story):
     def test_signed(self):
         """a Signed-off-by of ours in patches/ is none of the sender's"""
         self.script = "scripts/lint.py"
+        write(self.repo / "mutants/table", "")
         self.check("Signed-off-by" not in run(self.repo, self.script)[2], "it was there before")
         patch = self.repo / "patches/alpha/0001-fence-Set-line-10.patch"
         edit(patch, "\n---\n", "\nSigned-off-by: X <x@y.org>\n---\n")

@@ -88,7 +88,7 @@ guest_programs() {
 	local name
 	for name in out_fence_lifetime writeback_fence_lifetime fence_module_unload \
 		functionfs_fence_lifetime drm_device_gone fence_error fence_describe fence_uapi \
-		fence_faults; do
+		syncobj_points fence_faults; do
 		[ ! -f "$tree/$selftest/$name.c" ] || echo "$name"
 	done
 	[ ! -f "$tree/$sync_selftest/sync_fdinfo.c" ] || echo sync_test

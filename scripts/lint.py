@@ -179,30 +179,38 @@ def check_drivers():
                                                   column("drivers.md", 1)))), wanted, wanted)
 
 
-compare("", [p.name for p in (stack.top / "results").iterdir()], REPORTS)
-for name in sorted(REPORTS):
-    if not text_of(name).strip():
-        say_bad(name, "is missing")
-    elif name.endswith(".md") and name not in PLAIN:
-        counts(name)
-check_bugs()
-check_backport()
-check_drivers()
-whole = {"all topics", "**none**", "**breaks**"}
-compare("topics.md", column("topics.md", 0), whole | set(topics),
-        [t for t in topics if t in posted])
-check_cases("topics.md", [case for case in column("topics.md", 1) if case != "-"])
-compare("topics-check.md", column("topics-check.md", 0), posted, [t for t in topics if t in posted])
-compare("conversions.md", column("conversions.md", 5), {*topics, "-"},
-        [t for t in topics if t.startswith("inline-lock-")])
-wanted = [f"{name}: `{row.what}`" for name, row in matrix.read_table().items()]
-compare("matrix.md", [f"{name}: {matrix.plain(what)}" for name, what in
-                      zip(column("matrix.md", 0), column("matrix.md", 1))], wanted, wanted)
-wanted = [f"{name}: {m.kind} {m.test}" for name, m in mutants.mutants.items()]
-compare("mutants.md", list(map(": ".join, zip(column("mutants.md", 0), column("mutants.md", 1)))),
-        wanted, wanted)
-files = rules.files_of_patches()
-compare("rules.md", column("rules.md", 0), files | {"all"}, sorted(files))
+def check_reports():
+    compare("", [p.name for p in (stack.top / "results").iterdir()], REPORTS)
+    for name in sorted(REPORTS):
+        if not text_of(name).strip():
+            say_bad(name, "is missing")
+        elif name.endswith(".md") and name not in PLAIN:
+            counts(name)
+    check_bugs()
+    check_backport()
+    check_drivers()
+    whole = {"all topics", "**none**", "**breaks**"}
+    compare("topics.md", column("topics.md", 0), whole | set(topics),
+            [t for t in topics if t in posted])
+    check_cases("topics.md", [case for case in column("topics.md", 1) if case != "-"])
+    compare("topics-check.md", column("topics-check.md", 0), posted,
+            [t for t in topics if t in posted])
+    compare("conversions.md", column("conversions.md", 5), {*topics, "-"},
+            [t for t in topics if t.startswith("inline-lock-")])
+    wanted = [f"{name}: `{row.what}`" for name, row in matrix.read_table().items()]
+    compare("matrix.md", [f"{name}: {matrix.plain(what)}" for name, what in
+                          zip(column("matrix.md", 0), column("matrix.md", 1))], wanted, wanted)
+    wanted = [f"{name}: {m.kind} {m.test}" for name, m in mutants.mutants.items()]
+    compare("mutants.md", list(map(": ".join, zip(column("mutants.md", 0),
+                                                  column("mutants.md", 1)))), wanted, wanted)
+    files = rules.files_of_patches()
+    compare("rules.md", column("rules.md", 0), files | {"all"}, sorted(files))
+
+
+if (stack.top / "results").is_dir():
+    check_reports()
+else:
+    bad.append("results/ is missing")
 if len(bad) > before:
     bad.append("'make refresh' brings the names in most of results/ up to date")
 print(*bad, sep="\n")

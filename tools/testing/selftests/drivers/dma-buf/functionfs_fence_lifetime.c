@@ -848,6 +848,21 @@ TEST_F_TIMEOUT(data, out, 90)
 	EXPECT_EQ(0, detach(g->out, b));
 }
 
+/* What cannot be read is no transfer. If its buffer is lost kmemleak says so. */
+TEST_F_TIMEOUT(data, from_bad_memory, 60)
+{
+	struct gadget *g = &self->setup.gadget;
+	char *bad = mmap(NULL, LARGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned int i;
+
+	ASSERT_NE(MAP_FAILED, bad);
+	for (i = 0; i < 8; i++) {
+		EXPECT_EQ(-1, write(g->in, bad, LARGE));
+		EXPECT_EQ(EFAULT, errno);
+	}
+	munmap(bad, LARGE);
+}
+
 /* A buffer that is written to can be queued once only. */
 TEST_F_TIMEOUT(data, received_once, 60)
 {
