@@ -848,7 +848,7 @@ TEST_F_TIMEOUT(data, out, 90)
 	EXPECT_EQ(0, detach(g->out, b));
 }
 
-/* What cannot be read is no transfer. If its buffer is lost kmemleak says so. */
+/* What cannot be read is no transfer. */
 TEST_F_TIMEOUT(data, from_bad_memory, 60)
 {
 	struct gadget *g = &self->setup.gadget;
