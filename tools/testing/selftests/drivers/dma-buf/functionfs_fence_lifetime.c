@@ -856,7 +856,7 @@ static unsigned int count_buffers(void)
 	char line[512];
 
 	while (file && fgets(line, sizeof(line), file))
-		n += strstr(line, " ffs_") != NULL;
+		n += !!strstr(line, " ffs_");
 	if (file)
 		fclose(file);
 	return n;
