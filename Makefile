@@ -21,6 +21,7 @@ endif
 
 # Who takes them is checked by run.sh. The environment may have others of these names.
 export GIVEN = $(given)
+export GOAL = $@
 
 # Whether TOPICS= makes another tree, selects from the stack, or makes no sense; nor does BASE=.
 tree boot shell drivers test kunit: export SCOPE = tree

@@ -41,11 +41,11 @@ if [ -n "${TESTS:-}" ]; then
 					die "there is no case '${name#*.}' in $file"
 			done
 			tests+=("$name")
-		elif kunit_known "$tree" "$name"; then
+		elif "$top/scripts/names.py" "$tree" "$name" 2>/dev/null; then
 			suites+=("$name")
 		else
 			die "there is no selftest or suite '$name' in ${tree#"$top"/};" \
-				"it has:$all$(kunit_names "$tree" | paste -sd' ')"
+				"it has:$all$("$top/scripts/names.py" "$tree" | paste -sd' ')"
 		fi
 	done
 	mapfile -t programs < <(printf '%s\n' "${tests[@]%%.*}" | sort -u | grep .)

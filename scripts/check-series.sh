@@ -12,7 +12,7 @@ check() {	# NAME COMMAND...
 	local name=$1 log rc=0 start=$SECONDS
 	log=$logs/check-$(tr -cs 'a-z0-9\n' - <<<"${1,,}").log
 	shift
-	"$@" >"$log" 2>&1 </dev/null || rc=$?
+	unless_quick=$name with_dots "$log" "$@" || rc=$?
 	tally $rc
 	if [ $rc -eq 0 ]; then
 		printf 'ok       %s (%s s)\n' "$name" $((SECONDS - start))
@@ -27,6 +27,7 @@ check "patches/series, cover letters, texts, and the tables in results/" "$top/s
 check "shellcheck of every script" env -C "$top" sh -c 'shellcheck -x scripts/*.sh .ci/run'
 if [ -z "$variant" ]; then
 	check "git am applies every patch and gives the work tree" "$top/scripts/stack.py" verify
+	check "git apply takes each topic on what it needs" "$top/scripts/stack.py" verify --alone
 	check "in-tree files match the patches" "$top/scripts/stack.py" export --check
 	check "mutants apply, and their tests are there" "$top/scripts/mutants.py" --check "$tree"
 fi

@@ -55,14 +55,22 @@ if [ -z "${no_places:-}" ]; then
 fi
 
 # One at a time in a checkout: they share work trees and objects.
-if [ -z "${SERIES_LOCKED:-}" ]; then
+lock_checkout() {
+	local who=$build/at-work
+	[ -z "${SERIES_LOCKED:-}" ] || return 0
 	exec 9<"$top"
 	if ! flock -n 9; then
-		say "another make is at work in this checkout; waiting for its end"
+		say "$(cat "$who" 2>/dev/null || echo another make) is at work in this checkout;" \
+			"waiting for its end"
 		flock 9
 	fi
 	export SERIES_LOCKED=1
-fi
+	echo "${GOAL:+make }${GOAL:-${0##*/}} (process $$)" >"$who"
+}
+[ -n "${lock_later:-}" ] || lock_checkout
+
+# with_us COMMAND...: a script that is ended when we are. What a shell waits for is not.
+with_us() { setpriv --pdeathsig TERM "$@"; }
 
 # What a table counts: 0 has passed.
 passed=0 failed=0
@@ -102,9 +110,12 @@ need_space() {
 }
 
 # with_dots LOG COMMAND...: a long step with its output in LOG and a dot every ten
-# seconds. In a process group of its own, so that ^C ends all of it.
+# seconds; what takes less than that says nothing if $unless_quick is set, and what takes
+# more begins with that. In a process group of its own, so that ^C ends all of it.
 with_dots() {
-	local log=$1 pid rc=0 start=$SECONDS signal
+	local log=$1 pid rc=0 start=$SECONDS signal begin=${unless_quick:-}
+	local silent=$begin
+	unset unless_quick
 	shift
 	set -m
 	"$@" >"$log" 2>&1 </dev/null &
@@ -116,9 +127,12 @@ with_dots() {
 	for signal in INT TERM HUP; do trap "$end $signal" $signal; done
 	while kill -0 $pid 2>/dev/null; do
 		sleep 1
-		if (( (SECONDS - start) % 10 == 9 )); then printf '.'; fi
+		(( (SECONDS - start) % 10 == 9 )) || continue
+		printf '%s.' "${begin:+== $begin }"
+		begin=
 	done
 	wait $pid || rc=$?
+	[ "$begin" = "$silent" ] || echo
 	trap 'interrupted INT' INT
 	trap - TERM HUP
 	return $rc
@@ -148,30 +162,6 @@ kunit_suites=('dma-buf*' 'drm_fence' 'drm_syncobj*' 'drm_vblank_timer' 'drm_mana
 	'drm_sched_seqno*')
 kunit=./tools/testing/kunit/kunit.py
 kunit_boot=(--kernel_args seccomp=on --kernel_args ncpus=2)
-
-# The names of the suites in a tree that may be built with them.
-kunit_names() {	# SRC
-	git -C "$1" grep -h -A 3 'struct kunit_suite ' -- \
-		drivers/dma-buf drivers/gpu/drm/{tests,scheduler} |
-		sed -n 's/.*\.name = "\([^"]*\)".*/\1/p' | sort -u
-}
-
-# kunit_known SRC GLOB: whether a suite is meant, or a case of one
-kunit_known() {
-	local name file
-	while read -r name; do
-		# shellcheck disable=SC2053
-		[[ $name == ${2%%.*} ]] || continue
-		[[ $2 == *.* ]] || return 0
-		file=$(git -C "$1" grep -l "\.name = \"$name\"" -- drivers/{dma-buf,gpu/drm} |
-			head -n 1)
-		while read -r name; do
-			# shellcheck disable=SC2053
-			[[ $name != ${2#*.} ]] || return 0
-		done < <(sed -nE 's/.*KUNIT_CASE[A-Z_]*\((\w+).*/\1/p' "$1/$file")
-	done < <(kunit_names "$1")
-	return 1
-}
 
 # given_words VARIABLE: its words in $words, with blanks or commas between
 given_words() {
@@ -206,8 +196,8 @@ kunit_exec() {
 	local src=$1 out=$2 log=$3 glob=$4 rc=0
 	shift 4
 	rm -f "$out/test.log"
-	(cd "$src" && $kunit exec --build_dir="$out" "${kunit_boot[@]}" "$@" "$glob") \
-		>"$log.log" 2>&1 </dev/null || rc=$?
+	unless_quick=$glob with_dots "$log.log" env -C "$src" $kunit exec --build_dir="$out" \
+		"${kunit_boot[@]}" "$@" "$glob" || rc=$?
 	cp -f "$out/test.log" "$log.kernel.log" 2>/dev/null || : >"$log.kernel.log"
 	splats=$("$top/scripts/splats.sh" "$log.kernel.log") || true
 	kunit_count "$log.log"

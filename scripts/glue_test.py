@@ -454,7 +454,8 @@ class Cold(Story):
         self.by_make = True
         lock = os.open(self.repo, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        said = self.tmp / "first"
+        said, holder = self.tmp / "first", self.build / "at-work"
+        write(holder, "make other (process 1)\n")
         with open(said, "w") as out:
             first = subprocess.Popen(["timeout", "60", "make", "tree"], cwd=self.repo, env=env,
                                      stdin=subprocess.DEVNULL, stdout=out, stderr=out)
@@ -462,10 +463,18 @@ class Cold(Story):
             time.sleep(0.1)
         self.check(first.poll() is None, "make tree does not wait", said.read_text())
         self.check(not self.t.exists(), "build/linux is made while another make is at work")
+        self.check("== make other (process 1) is at work" in said.read_text(), "it does not say "
+                   "who has the lock", said.read_text())
         os.close(lock)
         self.check(not first.wait(), "make tree", said.read_text())
+        self.check(re.fullmatch(r"make tree \(process \d+\)\n", holder.read_text()),
+                   "who had the lock", holder.read_text())
         self.there("build/linux", Path.is_dir)
         self.makes("up to date", "tree")
+        lock = os.open(self.repo, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        self.refuses("^error: there is no selftest or suite 'other'", "kunit", SUITES="other")
+        os.close(lock)
         self.by_make = False
         refs = self.git("for-each-ref", "--format=%(refname:short)", "refs/heads").split()
         self.same("branches", refs, ["alpha", "beta", "gamma", "lab"])
@@ -670,7 +679,19 @@ class Rebase(Story):
         self.has(f"build/am/{FENCE}", "int line13 = 5;")
         self.git("worktree", "remove", "-f", self.build / "am")
         self.works("scripts/stack.py", "verify")
+        self.works("scripts/stack.py", "verify", "--alone")
         self.makes("0 files written, 0 removed", "export")
+        # as it is after alpha, which git am -3 can merge
+        self.git("format-patch", "-q", "--full-index", "--zero-commit", "--no-signature",
+                 "--no-numbered", "-o", self.repo / "patches/beta", "alpha..beta")
+        self.works("scripts/stack.py", "verify")
+        self.script = "scripts/stack.py"
+        self.by_make = False
+        self.refuses("^error: patches/beta on what it needs: patch failed: .*; 'make export' mends",
+                     "verify", "--alone")
+        (self.build / "linux.applied").unlink()
+        self.makes("topics that changed: beta$", "export")
+        self.works("scripts/stack.py", "verify", "--alone")
 
 
 class Backport(Story):
@@ -843,7 +864,7 @@ class Ends(Story):
             time.sleep(0.02)
         return test()
 
-    def ends(self, *argv, children, **more):
+    def ends(self, *argv, children, signals=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP), **more):
         """By each of the signals, when it has so many children. What it has said until then."""
         order, said = self.build / "order", self.build / "said"
         pids = self.build / "order.pids"
@@ -851,7 +872,7 @@ class Ends(Story):
         alive = lambda pid: Path("/proc", pid).exists() and \
             not re.search(r"\) [ZX] ", Path("/proc", pid, "stat").read_text())
         more |= dict(PATH=f"{self.build}/fakes:{env['PATH']}", ORDER=order)
-        for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+        for number in signals:
             for path in order, pids:
                 path.unlink(missing_ok=True)
             with open(said, "w") as out:
@@ -884,6 +905,12 @@ class Ends(Story):
         fakes(self.build / "fakes")
         self.ends("bash", "-c", 'no_places=1; . scripts/common.sh; quietly "$logs/x" waiting hang',
                   children=2)
+
+    def test_nested(self):
+        """a long step of a script that another one waits for"""
+        write(self.build / "inner", '. scripts/common.sh; quietly "$logs/x" waiting hang\n')
+        self.ends("bash", "-c", ". scripts/common.sh; with_us bash build/inner; exit 5",
+                  children=2, signals=(signal.SIGTERM, signal.SIGHUP))
 
     def test_python(self):
         """a long step of Python"""
@@ -1008,6 +1035,12 @@ class Mail(Story):
         self.mail("SEND=1 needs KSRC=", fails=True, SEND=1)
         self.mail("say with CHANGELOG=FILE", fails=True, VERSION=2)
         self.mail("'x' is no mail address", fails=True, TO="x")
+        patch = self.repo / "patches/alpha/0001-fence-Set-line-10.patch"
+        before = patch.read_text()
+        edit(patch, "\n---\n", "\nSigned-off-by: X <x@y.org>\n---\n")
+        shutil.rmtree(self.t)    # of which patches/ would differ
+        self.mail("has a Signed-off-by, which is the sender's to add", fails=True)
+        write(patch, before)
         sh(self.repo, "git", "config", "--unset", "user.email")
         self.mail("user.email is ''", fails=True)
 

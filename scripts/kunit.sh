@@ -11,16 +11,12 @@ arch=${ARCH:-um}
 kernel=$arch${KERNEL:+-$KERNEL}
 out=$tree.kunit-$kernel
 globs=("$@")
-set -f
-# shellcheck disable=SC2206
-[ ${#globs[@]} -gt 0 ] || globs=(${SUITES:-})
-set +f
+if [ ${#globs[@]} -eq 0 ] && [ -n "${SUITES:-}" ]; then
+	given_words SUITES
+	globs=("${words[@]}")
+fi
 have_tree
-for glob in "${globs[@]}"; do
-	kunit_known "$tree" "$glob" ||
-		die "there is no suite or case '$glob' in ${tree#"$top"/};" \
-			"it has: $(kunit_names "$tree" | paste -sd' ')"
-done
+[ ${#globs[@]} -eq 0 ] || "$top/scripts/names.py" "$tree" "${globs[@]}"
 [ ${#globs[@]} -gt 0 ] || globs=("${kunit_suites[@]}")
 
 config=$build/kunit-$kernel.config target=()

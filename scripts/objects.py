@@ -174,23 +174,25 @@ def uml_build(log, src, out, config):
     return False
 
 
+def kunit_exec(src, out, log, glob, *options):
+    """That of common.sh: what kunit.py returns, the number of cases, the splats, and its log."""
+    rc, ran, *splats = bash('rc=0; kunit_exec "$@" >/dev/null || rc=$?; '
+                            'printf "%s\\n" $rc "$ran" ${splats:+"$splats"}', src, out, log, glob,
+                            *options, process_group=0, stdin=subprocess.DEVNULL)
+    return int(rc), int(ran), splats, Path(f"{log}.log")
+
+
 def uml_test(src, out, log):
     """The suites that a kernel has, each glob in a boot of its own: the number of tests, what fails
     or leaves a splat, and a log of that."""
-    def kunit_exec(log, *args):
-        rc, ran, *splats = bash('rc=0; kunit_exec "$@" || rc=$?; '
-                                'printf "%s\\n" $rc "$ran" ${splats:+"$splats"}',
-                                src, out, log, *args, process_group=0, stdin=subprocess.DEVNULL)
-        return int(rc), int(ran), splats, Path(f"{log}.log")
-
     total, number, bad, bad_log = 0, 0, [], None
-    *_, listed = kunit_exec(f"{log}-list", "", "--list_tests")
+    *_, listed = kunit_exec(src, out, f"{log}-list", "", "--list_tests")
     names = text_of(listed)
     for glob in bash('printf "%s\\n" "${kunit_suites[@]}"'):
         if not re.search(rf"(?m)^{glob.replace('*', '.*', 1)}\.", names):
             continue
         number += 1
-        rc, ran, splats, path = kunit_exec(f"{log}-{number}", glob, "--kernel_args",
+        rc, ran, splats, path = kunit_exec(src, out, f"{log}-{number}", glob, "--kernel_args",
                                            "kasan_multi_shot", "--timeout", "600")
         total += ran
         if rc or splats or not ran:

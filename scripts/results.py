@@ -14,10 +14,11 @@ With --refresh nothing runs, and the table is brought up to date: a case that is
 another topic, since the commit of the last run is not measured.
 """
 
-import json, re, subprocess, sys
+import json, re, sys
+from pathlib import Path
 from types import SimpleNamespace
 import objects, reports, stack
-from objects import KUNIT, bash
+from objects import bash
 from reports import NOT
 from stack import build, commits, die, git, logs, open_store, pick, say, short, standing, top
 
@@ -25,8 +26,6 @@ work, out, kept = build / "results", build / "results.kunit-um", build / "result
 config, report = build / "results.config", top / "results/topics.md"
 NONE, ELSEWHERE = "makes no case pass", "changes nothing that UML builds"
 ok = ("passes", "skipped")
-BOOT = ["--kernel_args", "seccomp=on", "--kernel_args", "ncpus=2",
-        "--kernel_args", "kasan_multi_shot"]
 
 
 def build_kernel(commit):
@@ -38,16 +37,12 @@ def build_kernel(commit):
     return git("hash-object", out / "linux")
 
 
-def boot(glob, seconds, *options):
+def boot(glob, seconds):
     """What each case says, and the splats of the boot."""
-    log = out / "test.log"
-    log.unlink(missing_ok=True)
-    run = subprocess.run([KUNIT, "exec", f"--build_dir={out}", *BOOT, f"--timeout={seconds}",
-                          *options, glob],
-                         cwd=work, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    (logs / "results.log").write_text(run.stdout + run.stderr)
-    text = log.read_text(errors="replace") if log.exists() else ""
-    splats = subprocess.run([top / "scripts/splats.sh", log], capture_output=True, text=True).stdout
+    log = logs / "results"
+    splats = objects.kunit_exec(work, out, log, glob, "--kernel_args", "kasan_multi_shot",
+                                "--timeout", seconds)[2]
+    text = objects.text_of(Path(f"{log}.kernel.log"))
     said, suite = {}, ""
     for line in text.split("\n"):
         line = re.sub(r"^\[[ \d.]*\] ", "", line.rstrip("\r"))
@@ -57,15 +52,13 @@ def boot(glob, seconds, *options):
             skipped = "# SKIP" in match[3]
             said[f"{suite}.{match[2]}"] = "skipped" if skipped else \
                 "fails" if match[1] == "not ok" else "passes"
-    return said, [s.split(": ", 1)[1] for s in splats.strip().split("\n") if s]
+    return said, [s.split(": ", 1)[1] for s in splats]
 
 
 def cases():
     """All cases that the kernel has of the suites of the stack."""
-    run = subprocess.run([KUNIT, "exec", f"--build_dir={out}", *BOOT, "--timeout=60",
-                          "--list_tests"], cwd=work, capture_output=True, text=True,
-                         stdin=subprocess.DEVNULL)
-    return of_the_stack(re.findall(r"(?m)^[\w-]+\.\S+$", run.stdout))
+    *_, listed = objects.kunit_exec(work, out, logs / "results-list", "", "--list_tests")
+    return of_the_stack(re.findall(r"(?m)^[\w-]+\.\S+$", objects.text_of(listed)))
 
 
 def of_the_stack(names):

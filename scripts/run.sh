@@ -4,6 +4,7 @@
 # the checkout to itself: install what it needs (groups of deps.sh), with -t make the work
 # tree, then run SCRIPT. What is wrong on the command line is refused before all that.
 command -v git >/dev/null && command -v python3 >/dev/null || "$(dirname "$0")/deps.sh" source
+lock_later=1
 . "$(dirname "$0")/common.sh"
 
 tree_first=
@@ -50,6 +51,13 @@ fi
 [ -d "$tree" ] && v=$tree || v=$top
 v+=/tools/testing/selftests/drivers/dma-buf/drm_device_gone.c
 [ "$target" != drivers ] || drivers_cases "$v"
+# What nobody has heard of is not waited for. The script looks closer.
+v=SUITES
+[ "$target" != boot ] || v=TESTS
+if [[ $target =~ ^(boot|kunit)$ && -n ${!v:-} && -d $tree ]]; then
+	given_words "$v"
+	"$top/scripts/names.py" --soon "$tree" "${words[@]}"
+fi
 if [ -n "${KERNEL:-}" ]; then
 	kernels=$(cd "$top/configs" && printf '%s\n' "$target"-[a-z]*.config)
 	kernels=$(sed "s/$target-\(.*\).config/\1/; /^uml$/d" <<<"$kernels" | paste -sd' ')
@@ -61,6 +69,7 @@ fi
 	die "BASE=6.12: bench compares with 6.12 anyway, leave BASE out"
 [ "$script" != mutants.py ] || "$top/scripts/mutants.py" --list >/dev/null
 
-[ ${#groups[@]} -eq 0 ] || "$top/scripts/deps.sh" "${groups[@]}"
-[ -z "$tree_first" ] || "$top/scripts/stack.py" tree --keep
+lock_checkout
+[ ${#groups[@]} -eq 0 ] || with_us "$top/scripts/deps.sh" "${groups[@]}"
+[ -z "$tree_first" ] || with_us "$top/scripts/stack.py" tree --keep
 exec "$top/scripts/$script" "$@"

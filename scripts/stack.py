@@ -9,7 +9,8 @@
   stack.py alone TOPIC      two commits: the base with what it needs, and with the topic
   stack.py tree [--keep|--base]  the work tree that BASE, KSRC, SERIES and TOPICS ask for;
                             --keep leaves one that somebody has changed, --base only the base
-  stack.py verify           git am of every patch on the base gives what build/linux has
+  stack.py verify [--alone] git am of every patch on the base gives what build/linux has; or
+                            git apply takes each topic on what it needs
   stack.py export [--check] the branches back to patches/, and the files that they add
   stack.py rebase           the branches onto BASE= or KSRC=, with git rebase
   stack.py env              for common.sh: the names of places
@@ -19,7 +20,7 @@ build/linux has the stack on the base of patches/base, one branch a topic. All o
 trees are made of its commits with git cherry-pick. README says how to work with them.
 """
 
-import os, re, shlex, sys, zlib
+import os, re, shlex, sys, tempfile, zlib
 from pathlib import Path
 from types import SimpleNamespace
 from stack_lib import *
@@ -282,8 +283,22 @@ def tree(mode=""):
     say(f"tree: {short(at.tree)}")
 
 
+def verify_alone(topics):
+    """Each topic goes on the base and what it needs without the merges of git am -3."""
+    files = {t: patch_files(t) for t in topics}
+    with tempfile.TemporaryDirectory(dir=build, prefix="stack.") as tmp:
+        index = Index(standing(), tmp, sum(files.values(), []))
+        mine = [t for t in topics.values() if t.kind == "post"]
+        for topic in mine:
+            if why := index.fails([files[t] for t in topic.needs], files[topic.name]):
+                die(f"patches/{topic.name} on what it needs: {why}; 'make export' mends that")
+    say(f"{len(mine)} topics apply on what they need, without a merge")
+
+
 def verify(mode=""):
     topics = read_series()
+    if mode == "--alone":
+        return verify_alone(topics)
     made = am_all(standing(), topics)
     if git("diff", "--name-only", made[last(made)], "HEAD", at=main_tree):
         die(f"patches/ and {short(main_tree)} give different trees")
@@ -374,7 +389,7 @@ def list_changed(mode=""):
 
 def main():
     command, args = (sys.argv[1:] or [""])[0], sys.argv[2:]
-    allowed = {"tree": ("--keep", "--base"), "export": ("--check",)}
+    allowed = {"tree": ("--keep", "--base"), "export": ("--check",), "verify": ("--alone",)}
     run = dict(tree=tree, export=export, verify=verify, rebase=rebase, env=env,
                changed=list_changed).get(command)
     if run:

@@ -15,42 +15,50 @@ def essence(data):
     return re.sub(rb"(?m)^@@ -\d+((?:,\d+)?) \+\d+((?:,\d+)?) @@.*", rb"@@ -\1 +\2 @@", data)
 
 
-def on_what_it_needs(topic, base, ranges, before, end, made):
-    """Two commits around a topic: where it is, or, if MADE, its patches from there, do not apply
-    to the base and what it needs, RANGES of commits, on these."""
-    with scratch(base) as run, tempfile.TemporaryDirectory() as tmp:
+def on_what_it_needs(topic, base, ranges, commits):
+    """The COMMITS of a topic on the base and what it needs, RANGES of commits."""
+    with scratch(base) as run:
         for other in ranges:
             if why := fails(run, "cherry-pick", other):
                 die(f"what {topic} needs does not apply without the rest: {why}")
         start = run("rev-parse", "HEAD")
-        for name, data in made.items():
-            Path(tmp, name).write_bytes(data)
-            if fails(run, "apply", "--cached", Path(tmp, name)):
-                break
-        else:
-            return before, end
-        run("reset", "-q", "--hard", start)
-        if why := fails(run, "cherry-pick", f"{before}..{end}"):
+        if why := fails(run, "cherry-pick", commits):
             die(f"{topic} does not apply on what it needs: {why}")
-        return start, run("rev-parse", "HEAD")
+        return f"{start}..{run('rev-parse', 'HEAD')}"
 
 
-def patches_of(topic, base, ranges, before, end, exact):
-    """The patch files of a topic: {name: content}. Where nothing differs it is the old one.
-    Without RANGES there is nothing before it but what it needs."""
-    old = {} if exact else {essence(p.read_bytes()): p.read_bytes() for p in patch_files(topic)}
-    result = formatted(topic, before, end, old)
-    if ranges is not None and [*result.values()] != [p.read_bytes() for p in patch_files(topic)]:
-        around = on_what_it_needs(topic, base, ranges, before, end, result)
-        result = formatted(topic, *around, old)
+def patches_of(topics, kept, base, exact):
+    """{topic: {name: content}} of the patch files. Where nothing differs it is the old one. Those
+    that do not apply on what the topic needs, without the rest of the stack, are made on that."""
+    starts, result = dict(zip(kept, [base, *kept.values()])), {}
+    with tempfile.TemporaryDirectory(dir=build, prefix="stack.") as tmp:
+        def make(topic, commits):
+            old = {} if exact else {essence(p.read_bytes()): p.read_bytes()
+                                    for p in patch_files(topic)}
+            result[topic] = formatted(topic, commits, old)
+            for name, data in result[topic].items():
+                Path(tmp, topic).mkdir(exist_ok=True)
+                Path(tmp, topic, name).write_bytes(data)
+
+        lines = {t: f"{starts[t]}..{end}" for t, end in kept.items()}
+        for topic, commits in lines.items():
+            make(topic, commits)
+        files = {t: patch_files(t, Path(tmp)) for t in kept}
+        index = Index(base, tmp, sum(files.values(), []))
+        for n, topic in enumerate(kept):
+            needs = [t for t in topics[topic].needs if t in kept]
+            # a lab topic is only applied here
+            if topics[topic].kind == "post" and len(needs) < n and \
+                    index.fails([files[t] for t in needs], files[topic]):
+                make(topic, on_what_it_needs(topic, base, [lines[t] for t in needs], lines[topic]))
     return result
 
 
-def formatted(topic, before, end, old):
+def formatted(topic, commits, old):
     result = {}
     with tempfile.TemporaryDirectory(dir=build, prefix="stack.") as tmp:
         git("format-patch", "-q", "--no-signature", "--zero-commit", "--no-numbered",
-            "--full-index", "--abbrev=12", "-o", tmp, f"{before}..{end}", at=main_tree)
+            "--full-index", "--abbrev=12", "-o", tmp, commits, at=main_tree)
         for path in sorted(Path(tmp).iterdir()):
             data = path.read_bytes()
             head, blank, body = data.partition(b"\n\n")
@@ -169,13 +177,7 @@ def export(mode=""):
         say(f"patches/base is now {line}")
     for exact in (False, True):
         files = dict(common)
-        starts = dict(zip(kept, [base, *kept.values()]))
-        for n, (topic, before) in enumerate(starts.items()):
-            needs = [t for t in topics[topic].needs if t in kept]
-            # a lab topic is only applied here
-            apart = topics[topic].kind == "post" and len(needs) < n
-            ranges = [f"{starts[t]}..{kept[t]}" for t in needs] if apart else None
-            made = patches_of(topic, base, ranges, before, kept[topic], exact)
+        for topic, made in patches_of(topics, kept, base, exact).items():
             made |= cover_of(topic, len(made))
             files |= {f"patches/{topic}/{name}": data for name, data in made.items()}
         if mode == "--check":

@@ -70,9 +70,11 @@ def lock_checkout():
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        say("another make is at work in this checkout; waiting for its end")
+        who = (build / "at-work").read_text() if (build / "at-work").exists() else "another make"
+        say(f"{who.strip()} is at work in this checkout; waiting for its end")
         fcntl.flock(lock, fcntl.LOCK_EX)
     os.environ["SERIES_LOCKED"] = "1"
+    (build / "at-work").write_text(f"{Path(sys.argv[0]).name} (process {os.getpid()})\n")
 
 
 def git(*args, at=None, rc=False, raw=False, env=clean_env, data=b""):
@@ -272,6 +274,30 @@ def fails(run, *args):
     text = (done.stdout + done.stderr).decode(errors="replace")
     why = re.findall(r"^(?:error: (?:patch failed: )?|CONFLICT )(.*)", text, re.M) or [text[:200]]
     return why[0] if done.returncode else ""
+
+
+class Index:
+    """git apply in an index of only the files that patches touch, which is quick."""
+
+    def __init__(self, at, directory, files):
+        names = {name for f in files for name in re.findall(rb"(?m)^diff --git a/.* b/(.*)",
+                                                            f.read_bytes())}
+        self.kept, self.used = Path(directory, "index.kept"), Path(directory, "index")
+        self.env = clean_env | dict(GIT_INDEX_FILE=str(self.used))
+        there = git("ls-tree", "-r", "--full-tree", at, raw=True).splitlines(True)
+        git("update-index", "--add", "--index-info", env=self.env, data=b"".join(
+            line for line in there if line.split(b"\t")[1].rstrip() in names))
+        self.used.rename(self.kept)
+
+    def fails(self, needs, files):
+        """Why the patches in FILES do not apply on those of the topics before, or nothing. Only
+        these are merged, if they have to be."""
+        shutil.copy(self.kept, self.used)
+        for how, patches_ in [*((["--3way"], n) for n in needs), ([], files)]:
+            done = git("apply", "--cached", *how, *patches_, rc=True, env=self.env)
+            if done.returncode:
+                return done.stderr.decode(errors="replace").split("\n")[0].split(": ", 1)[-1]
+        return ""
 
 
 def am_alone(base, ranges, files):

@@ -5,8 +5,8 @@
 . "$(dirname "$0")/common.sh"
 
 rm -f "$logs/kunit-um.result" "$logs/check-series.result"
-ARCH=um "$top/scripts/kunit.sh" || true
-[ "$series" != all ] || "$top/scripts/check-series.sh" || true
+ARCH=um with_us "$top/scripts/kunit.sh" || true
+[ "$series" != all ] || with_us "$top/scripts/check-series.sh" || true
 
 for part in kunit-um check-series; do
 	[ "$series" = all ] || [ $part != check-series ] || continue

@@ -69,6 +69,9 @@ class Work:
         for n, path in enumerate(patch_files(topic, root / "patches")):
             before = self.git("rev-parse", "HEAD")
             head, blank, text = path.read_bytes().partition(b"\n\n")
+            said = text.split(b"\n---\n")[0]
+            if ours.encode() in head and re.search(rb"(?m)^Signed-off-by:", said):
+                die(f"{path.relative_to(root)} has a Signed-off-by, which is the sender's to add")
             head = head.replace(f"\nFrom: {ours}\n".encode(),
                                 f"\nFrom: {self.committer}\n".encode())
             signed = self.git("interpret-trailers", *options, data=head + blank + text, raw=True)
