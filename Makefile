@@ -27,13 +27,14 @@ export GOAL = $@
 tree boot shell drivers test kunit: export SCOPE = tree
 check backport: export SCOPE = select
 soak bench mutants rules issuer matrix sparse coccicheck litmus: export SCOPE = all
-results-topics bugs conversions refresh: export SCOPE = home
+results-topics bugs conversions refresh sending: export SCOPE = home
 
 run := @scripts/run.sh
 
 .DEFAULT_GOAL := help
 .PHONY: help boot shell soak bench test kunit litmus sparse coccicheck mutants rules issuer check \
-	matrix drivers results-topics bugs conversions refresh tree export rebase mail mail-test \
+	matrix drivers results-topics bugs conversions refresh sending tree export rebase mail \
+	mail-test \
 	backport clean
 
 define variables
@@ -145,6 +146,9 @@ export: ## write the branches of build/linux back to patches/ and the in-tree fi
 rebase: ## take build/linux to BASE=major.minor or KSRC= with git rebase; a conflict stays \
 	there to be mended
 	$(run) "source" stack.py rebase
+
+sending: ## what to send in which order, to whom, and what to look at before: results/sending.md
+	$(run) -t "source" sending.py
 
 mail: ## a topic as mails from you in build/outgoing/, signed off; SEND=1 sends them, see README
 	$(run) "source mail" mail.py

@@ -7,7 +7,7 @@ Topics are posted one at a time, so no text may name a patch by a number or by i
 """
 
 import re, sys
-import bugs, matrix, mutants, reports, rules, stack
+import bugs, matrix, mutants, reports, rules, sending, stack
 
 MOST_PATCHES, MOST_LINES, MOST_COLUMNS = 12, 60, 100
 # What is written by hand, and no patch.
@@ -82,7 +82,8 @@ for path in [p for where in GLUE for p in sorted(stack.top.glob(where))]:
 # What a table names has to be there, and what there is has its row, measured or not.
 
 REPORTS = {"backport.md", "bench.md", "bench.svg", "bugs.md", "conversions.md", "drivers.md",
-           "matrix.md", "mutants.md", "rules.md", "rules.json", "topics-check.md", "topics.md"}
+           "matrix.md", "mutants.md", "rules.md", "rules.json", "sending.md", "topics-check.md",
+           "topics.md"}
 # These have no count of what is measured.
 PLAIN = {"backport.md", "bench.md", "drivers.md"}
 ON_ARM64 = "virtio", "virtio-pci", "simpledrm", "gud"
@@ -189,6 +190,7 @@ def check_reports():
     check_bugs()
     check_backport()
     check_drivers()
+    bad.extend(sending.check(topics))
     whole = {"all topics", "**none**", "**breaks**"}
     compare("topics.md", column("topics.md", 0), whole | set(topics),
             [t for t in topics if t in posted])
