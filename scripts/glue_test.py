@@ -1044,6 +1044,26 @@ class Mail(Story):
         sh(self.repo, "git", "config", "--unset", "user.email")
         self.mail("user.email is ''", fails=True)
 
+    def test_sending(self):
+        """what the list of topics to send is made of is checked"""
+        self.script = "scripts/sending.py"
+        row = "| {0} | {1} |\n"
+        report = self.repo / "results/sending.md"
+        right = [row.format("", "topic"), "|---|---|\n", *map(row.format, "123", (
+            "alpha", "beta", "gamma"))]
+        write(report, "".join(right))
+        write(self.repo / "patches/upstream", "alpha\tby: somebody\n")
+        self.makes(r"\A\Z", "--check")
+        write(report, "".join(right[:-1]))
+        self.refuses("^results/sending.md is not that of .*, see gamma: make sending", "--check")
+        write(report, "".join([*right[:2], *reversed(right[2:])]))
+        self.refuses("^results/sending.md is not that of .*, see the order: make", "--check")
+        for line in "other\tx", "alpha x":
+            write(self.repo / "patches/upstream", f"{line}\n")
+            self.refuses(f"patches/upstream: '{line[:5]}.*' is no topic", "--check")
+        (self.repo / "patches/upstream").unlink()
+        report.unlink()
+
     def test_signed(self):
         """a Signed-off-by of ours in patches/ is none of the sender's"""
         self.script = "scripts/lint.py"

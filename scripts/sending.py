@@ -15,8 +15,8 @@ from stack import build, commits, die, git, open_store, patch_files, patches, pl
     standing, top
 
 report = top / "results/sending.md"
-HEAD = ("A topic can be sent when those in its column 'after' are in its tree, or were sent and are "
-        "named in its cover letter. `make mail TOPIC=NAME KSRC=TREE` writes the mails and lists "
+HEAD = ("A topic can be sent when those in its column 'after' are in its tree, or were sent and "
+        "are named in its cover letter. `make mail TOPIC=NAME KSRC=TREE` writes the mails and lists "
         "the recipients as they are on that tree.")
 
 
@@ -70,13 +70,14 @@ def main():
     secret, known = dict(told("security")), told("upstream")
     rows, recipients = [], ""
     print("== asking get_maintainer.pl ", end="", flush=True)
+    whole = [t.name for n, t in enumerate(topics.values()) if n and len(t.needs) == n]
     for number, topic in enumerate((t for t in topics.values() if t.kind == "post"), 1):
         people, lists = who(topic, at.base_tree)
         stable = sum("Cc: stable@" in git("log", "-1", "--format=%B", c.id)
                      for c in lines[topic.name])
         rows.append([number, topic.name, topic.tree, len(lines[topic.name]),
-                     len(people) + len(lists), ", ".join(topic.direct) or "-" if
-                     len(topic.needs) < number - 1 else "all above", stable or "-",
+                     len(people) + len(lists), "all above" if
+                     topic.name in whole else ", ".join(topic.direct) or "-", stable or "-",
                      "security@kernel.org" if topic.name in secret else "lists"])
         recipients += f"- **{topic.name}**: {', '.join(people)}; {', '.join(lists)}\n"
         if not number % 10:
@@ -89,7 +90,8 @@ def main():
     text += "\n## First to security@kernel.org\n\n"
     text += "".join(f"- **{t}**: {why}\n" for t, why in secret.items())
     text += "\n## To look at before, on the tree of the day\n\n"
-    text += "".join(f"- **{t}**: {link(what)}\n" for t, what in known if not what.startswith("by: "))
+    text += "".join(f"- **{t}**: {link(what)}\n" for t, what in known
+                    if not what.startswith("by: "))
     text += "\n## What has taken the place of it, where the tree has that\n\n"
     text += "".join(f"- **{t}**: {link(what[4:])}\n" for t, what in known
                     if what.startswith("by: "))
