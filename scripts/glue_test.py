@@ -1055,14 +1055,14 @@ class Mail(Story):
         write(self.repo / "patches/upstream", "alpha\tby: somebody\n")
         self.makes(r"\A\Z", "--check")
         write(report, "".join(right[:-1]))
-        self.refuses("^results/sending.md is not that of .*, see gamma: make sending", "--check")
+        self.refuses("^error: results/sending.md is not .*, see gamma: make sending", "--check")
         write(report, "".join([*right[:2], *reversed(right[2:])]))
-        self.refuses("^results/sending.md is not that of .*, see the order: make", "--check")
+        self.refuses("^error: results/sending.md is not .*, see the order: make", "--check")
         for line in "other\tx", "alpha x":
             write(self.repo / "patches/upstream", f"{line}\n")
             self.refuses(f"patches/upstream: '{line[:5]}.*' is no topic", "--check")
         (self.repo / "patches/upstream").unlink()
-        report.unlink()
+        shutil.rmtree(report.parent)
 
     def test_signed(self):
         """a Signed-off-by of ours in patches/ is none of the sender's"""

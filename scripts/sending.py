@@ -16,8 +16,8 @@ from stack import build, commits, die, git, open_store, patch_files, patches, pl
 
 report = top / "results/sending.md"
 HEAD = ("A topic can be sent when those in its column 'after' are in its tree, or were sent and "
-        "are named in its cover letter. `make mail TOPIC=NAME KSRC=TREE` writes the mails and lists "
-        "the recipients as they are on that tree.")
+        "are named in its cover letter. `make mail TOPIC=NAME KSRC=TREE` writes the mails and "
+        "lists the recipients as they are on that tree.")
 
 
 def told(name):
