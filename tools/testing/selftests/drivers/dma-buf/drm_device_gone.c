@@ -15,7 +15,7 @@
  *
  * Run it as root: ./drm_device_gone
  * DRM_DEVICE_GONE=NAME picks the display by the name of its driver. Without, it is
- * the first one that is no vkms and has nobody at work on it.
+ * the first one that is no vkms. If somebody is at work on it the tests are skipped.
  *
  * If there is another device that has sync objects, that one stays, and signals
  * what is waited for on the one that goes.
@@ -530,6 +530,7 @@ static const char *qmp_add(struct device *dev)
 /* The device goes once the host has seen that. */
 static const char *unplug(struct device *dev)
 {
+	__u64 end = now_ns() + GONE_MS * NSEC_PER_MSEC;
 	const char *why;
 	char path[128];
 
@@ -537,8 +538,11 @@ static const char *unplug(struct device *dev)
 		return qmp_del(dev);
 	why = gud_gadget_plug(false);
 	snprintf(path, sizeof(path), "/sys/bus/usb/devices/%s", dev->name);
-	while (!why && !access(path, F_OK))
+	while (!why && !access(path, F_OK)) {
+		if (now_ns() > end)
+			why = wrong("%s is still there", path);
 		sleep_ms(1);
+	}
 	return why;
 }
 
@@ -1244,6 +1248,9 @@ static const char *others_open(struct others *o)
 	__u32 bo;
 
 	o->dmabuf = -1;
+	/* an error shows below */
+	if (!card_node("vgem"))
+		module_load("vgem", "");
 	o->vgem = card_open("vgem");
 	if (o->vgem < 0)
 		return "no vgem, which would have a buffer for the fences";
@@ -1881,11 +1888,13 @@ TEST_F_TIMEOUT(waits, for_submission, 120)
 int main(int argc, char **argv)
 {
 	bool ask = false;
-	int i;
+	int i, ret;
 
 	for (i = 1; i < argc; i++)
 		ask = ask || !strcmp(argv[i], "-h") || !strcmp(argv[i], "-l");
 	if (!ask)
 		find_second();
-	return test_harness_run(argc, argv);
+	ret = test_harness_run(argc, argv);
+	gud_gadget_stop();
+	return ret;
 }

@@ -1392,7 +1392,12 @@ FIXTURE_SETUP(after_all_is_gone)
 	struct setup *s = &self->setup;
 	struct gadget *g = &s->gadget;
 	static unsigned char data[SMALL];
+	const char *why;
 
+	/* before this test has any of them in use itself */
+	why = unload_modules();
+	if (why)
+		SKIP(return, "somebody else's gadget: %s", why);
 	prepare(_metadata, s);
 	if (_metadata->exit_code)
 		return;

@@ -154,11 +154,12 @@ static void serve(int ep0)
 	}
 }
 
-static bool is_there;
+/* The process that answers, if there is a gadget. */
+static pid_t server;
 
 bool gud_gadget_is_there(void)
 {
-	return is_there;
+	return server;
 }
 
 const char *gud_gadget_plug(bool in)
@@ -213,8 +214,8 @@ const char *gud_gadget_start(void)
 {
 	pthread_t thread;
 	const char *why;
-	pid_t pid;
 	int ep0 = -1;
+	pid_t pid;
 
 	why = make(&ep0);
 	if (why)
@@ -230,6 +231,19 @@ const char *gud_gadget_start(void)
 		serve(ep0);
 	}
 	close(ep0);
-	is_there = true;
+	server = pid;
 	return gud_gadget_plug(true);
+}
+
+void gud_gadget_stop(void)
+{
+	if (!server)
+		return;
+	gud_gadget_plug(false);
+	/* it has the files of the gadget */
+	kill(server, SIGKILL);
+	waitpid(server, NULL, 0);
+	server = 0;
+	remove_rest();
+	rmdir(FFS);
 }

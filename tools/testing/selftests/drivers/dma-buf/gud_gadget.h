@@ -13,6 +13,9 @@
  */
 const char *gud_gadget_start(void);
 
+/* Unplugs and removes it, if there is one. */
+void gud_gadget_stop(void);
+
 /* Whether there is one. */
 bool gud_gadget_is_there(void);
 

@@ -10,9 +10,9 @@
  *  - asks the newest fences for names and status while they signal,
  *  - takes the device away and uses the old fences in every way there is,
  *  - takes it away with writebacks that vkms will never get to, and expects
- *    their fences to end with -ENODEV,
+ *    their fences to end with -ENODEV or -ECANCELED,
  *  - takes it away in the middle of a storm of commits,
- *  - does all that a thousand times and looks for memory that was lost on the
+ *  - does all that a hundred times and looks for memory that was lost on the
  *    way. WRITEBACK_FENCE_ROUNDS=N in the environment makes that N times.
  *
  * Answers are checked, and so is the kernel log: a use after free is not an
