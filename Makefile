@@ -34,8 +34,7 @@ run := @scripts/run.sh
 .DEFAULT_GOAL := help
 .PHONY: help boot shell soak bench test kunit litmus sparse coccicheck mutants rules issuer check \
 	matrix drivers results-topics bugs conversions refresh sending tree export rebase mail \
-	mail-test \
-	backport clean
+	mail-test backport clean
 
 define variables
   TOPICS=a,b    tree, boot, shell, drivers, test, kunit: these, what they need, and all tests;

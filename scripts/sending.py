@@ -11,7 +11,7 @@ whether these name topics that are there, and whether the table has them all.
 
 import re, sys
 import mail, reports, stack
-from stack import build, commits, die, git, open_store, patch_files, patches, place, rev, say, \
+from stack import build, commits, die, git, open_store, patch_files, patches, place, say, \
     standing, top
 
 report = top / "results/sending.md"
