@@ -286,11 +286,12 @@ def tree(mode=""):
 def verify_alone(topics):
     """Each topic goes on the base and what it needs without the merges of git am -3."""
     files = {t: patch_files(t) for t in topics}
+    ranges = ranges_of(ends_of(topics, standing()), standing())
     with tempfile.TemporaryDirectory(dir=build, prefix="stack.") as tmp:
         index = Index(standing(), tmp, sum(files.values(), []))
         mine = [t for t in topics.values() if t.kind == "post"]
         for topic in mine:
-            if why := index.fails([files[t] for t in topic.needs], files[topic.name]):
+            if why := index.fails([ranges[t] for t in topic.needs], files[topic.name]):
                 die(f"patches/{topic.name} on what it needs: {why}; 'make export' mends that")
     say(f"{len(mine)} topics apply on what they need, without a merge")
 

@@ -30,7 +30,7 @@ def on_what_it_needs(topic, base, ranges, commits):
 def patches_of(topics, kept, base, exact):
     """{topic: {name: content}} of the patch files. Where nothing differs it is the old one. Those
     that do not apply on what the topic needs, without the rest of the stack, are made on that."""
-    starts, result = dict(zip(kept, [base, *kept.values()])), {}
+    lines, result = ranges_of(kept, base), {}
     with tempfile.TemporaryDirectory(dir=build, prefix="stack.") as tmp:
         def make(topic, commits):
             old = {} if exact else {essence(p.read_bytes()): p.read_bytes()
@@ -40,7 +40,6 @@ def patches_of(topics, kept, base, exact):
                 Path(tmp, topic).mkdir(exist_ok=True)
                 Path(tmp, topic, name).write_bytes(data)
 
-        lines = {t: f"{starts[t]}..{end}" for t, end in kept.items()}
         for topic, commits in lines.items():
             make(topic, commits)
         files = {t: patch_files(t, Path(tmp)) for t in kept}
@@ -49,7 +48,7 @@ def patches_of(topics, kept, base, exact):
             needs = [t for t in topics[topic].needs if t in kept]
             # a lab topic is only applied here
             if topics[topic].kind == "post" and len(needs) < n and \
-                    index.fails([files[t] for t in needs], files[topic]):
+                    index.fails([lines[t] for t in needs], files[topic]):
                 make(topic, on_what_it_needs(topic, base, [lines[t] for t in needs], lines[topic]))
     return result
 

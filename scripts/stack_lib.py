@@ -268,12 +268,15 @@ def scratch(commit):
         git("worktree", "prune")
 
 
-def fails(run, *args):
-    """Why a command of git did, or nothing."""
-    done = run(*args, rc=True, env=by_am)
+def reason(done):
+    """Why a command of git failed, or nothing."""
     text = (done.stdout + done.stderr).decode(errors="replace")
     why = re.findall(r"^(?:error: (?:patch failed: )?|CONFLICT )(.*)", text, re.M) or [text[:200]]
     return why[0] if done.returncode else ""
+
+
+def fails(run, *args):
+    return reason(run(*args, rc=True, env=by_am))
 
 
 class Index:
@@ -290,14 +293,19 @@ class Index:
         self.used.rename(self.kept)
 
     def fails(self, needs, files):
-        """Why the patches in FILES do not apply on those of the topics before, or nothing. Only
-        these are merged, if they have to be."""
+        """Why the patches in FILES do not apply on the topics before, or nothing. Only these are
+        merged, if they have to be: they are commits, as not all that patch files name is there."""
         shutil.copy(self.kept, self.used)
-        for how, patches_ in [*((["--3way"], n) for n in needs), ([], files)]:
-            done = git("apply", "--cached", *how, *patches_, rc=True, env=self.env)
-            if done.returncode:
-                return done.stderr.decode(errors="replace").split("\n")[0].split(": ", 1)[-1]
+        for how, patches_ in [*((["--3way"], self.diffs(n)) for n in needs), ([], files)]:
+            if why := reason(git("apply", "--cached", *how, *patches_, rc=True, env=self.env)):
+                return why
         return ""
+
+    def diffs(self, commits):
+        where = self.kept.with_name(commits)
+        if not where.is_dir():
+            git("format-patch", "-q", "--full-index", "-o", where, commits)
+        return sorted(where.iterdir())
 
 
 def am_alone(base, ranges, files):
@@ -309,6 +317,10 @@ def am_alone(base, ranges, files):
         before = run("rev-parse", "HEAD")
         why = fails(run, "am", "-q", "--keep-non-patch", *files)
         return f"{before}..{run('rev-parse', 'HEAD')}", why
+
+
+def ranges_of(ends, base):
+    return {t: f"{start}..{ends[t]}" for t, start in zip(ends, [base, *ends.values()])}
 
 
 def am_all(base, topics, root=patches, state=None):
@@ -328,8 +340,7 @@ def am_all(base, topics, root=patches, state=None):
             if why := fails(run, "am", "-q", "--keep-non-patch", *files[topic]):
                 n = int(run("rev-list", "--count", f"{at}..HEAD"))
                 run("am", "--abort")
-                starts = dict(zip(ends, [base, *ends.values()]))
-                own, other = am_alone(base, [f"{starts[t]}..{ends[t]}" for t in ends
+                own, other = am_alone(base, [r for t, r in ranges_of(ends, base).items()
                                              if t in needs.get(topic, ())], files[topic])
                 if other or fails(run, "cherry-pick", own):
                     die(f"{short(files[topic][n])} does not apply: {why}")
