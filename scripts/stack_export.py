@@ -15,18 +15,6 @@ def essence(data):
     return re.sub(rb"(?m)^@@ -\d+((?:,\d+)?) \+\d+((?:,\d+)?) @@.*", rb"@@ -\1 +\2 @@", data)
 
 
-def on_what_it_needs(topic, base, ranges, commits):
-    """The COMMITS of a topic on the base and what it needs, RANGES of commits."""
-    with scratch(base) as run:
-        for other in ranges:
-            if why := fails(run, "cherry-pick", other):
-                die(f"what {topic} needs does not apply without the rest: {why}")
-        start = run("rev-parse", "HEAD")
-        if why := fails(run, "cherry-pick", commits):
-            die(f"{topic} does not apply on what it needs: {why}")
-        return f"{start}..{run('rev-parse', 'HEAD')}"
-
-
 def patches_of(topics, kept, base, exact):
     """{topic: {name: content}} of the patch files. Where nothing differs it is the old one. Those
     that do not apply on what the topic needs, without the rest of the stack, are made on that."""
@@ -49,7 +37,11 @@ def patches_of(topics, kept, base, exact):
             # a lab topic is only applied here
             if topics[topic].kind == "post" and len(needs) < n and \
                     index.fails([lines[t] for t in needs], files[topic]):
-                make(topic, on_what_it_needs(topic, base, [lines[t] for t in needs], lines[topic]))
+                with index.scratch(topic, [lines[t] for t in needs]) as run:
+                    start = run("rev-parse", "HEAD")
+                    if why := fails(run, "cherry-pick", lines[topic]):
+                        die(f"{topic} does not apply on what it needs: {why}")
+                    make(topic, f"{start}..{run('rev-parse', 'HEAD')}")
     return result
 
 

@@ -282,41 +282,51 @@ def fails(run, *args):
 class Index:
     """git apply in an index of only the files that patches touch, which is quick."""
 
-    def __init__(self, at, directory, files):
-        names = {name for f in files for name in re.findall(rb"(?m)^diff --git a/.* b/(.*)",
-                                                            f.read_bytes())}
+    def __init__(self, base, directory, files):
+        self.base, self.names = base, sorted({
+            name for f in files for name in re.findall(rb"(?m)^diff --git a/.* b/(.*)",
+                                                       f.read_bytes())})
         self.kept, self.used = Path(directory, "index.kept"), Path(directory, "index")
         self.env = clean_env | dict(GIT_INDEX_FILE=str(self.used))
-        there = git("ls-tree", "-r", "--full-tree", at, raw=True).splitlines(True)
-        git("update-index", "--add", "--index-info", env=self.env, data=b"".join(
-            line for line in there if line.split(b"\t")[1].rstrip() in names))
+        there = git("ls-tree", "-r", "--full-tree", base, raw=True).splitlines(True)
+        self.add(line for line in there if line.split(b"\t")[1].rstrip() in self.names)
         self.used.rename(self.kept)
 
-    def fails(self, needs, files):
-        """Why the patches in FILES do not apply on the topics before, or nothing. Only these are
-        merged, if they have to be: they are commits, as not all that patch files name is there."""
+    def add(self, lines):
+        git("update-index", "--add", "--index-info", env=self.env, data=b"".join(lines))
+
+    def apply(self, *args):
+        return reason(git("apply", "--cached", *args, rc=True, env=self.env))
+
+    def merges(self, needs):
+        """Why the topics before do not apply, or nothing. They are commits, as not all that patch
+        files name is there."""
         shutil.copy(self.kept, self.used)
-        for how, patches_ in [*((["--3way"], self.diffs(n)) for n in needs), ([], files)]:
-            if why := reason(git("apply", "--cached", *how, *patches_, rc=True, env=self.env)):
+        for commits in needs:
+            where = self.kept.with_name(commits)
+            if not where.is_dir():
+                git("format-patch", "-q", "--full-index", "-o", where, commits)
+            if why := self.apply("--3way", *sorted(where.iterdir())):
                 return why
         return ""
 
-    def diffs(self, commits):
-        where = self.kept.with_name(commits)
-        if not where.is_dir():
-            git("format-patch", "-q", "--full-index", "-o", where, commits)
-        return sorted(where.iterdir())
+    def fails(self, needs, files):
+        """Why the patches in FILES do not apply on the topics before, or nothing. Only these are
+        merged, if they have to be."""
+        return self.merges(needs) or self.apply(*files)
 
-
-def am_alone(base, ranges, files):
-    """git am of a topic on the base and what it needs, RANGES of commits. A range, or why not."""
-    with scratch(base) as run:
-        for needed in ranges:
-            if why := fails(run, "cherry-pick", needed):
-                return "", why
-        before = run("rev-parse", "HEAD")
-        why = fails(run, "am", "-q", "--keep-non-patch", *files)
-        return f"{before}..{run('rev-parse', 'HEAD')}", why
+    @contextlib.contextmanager
+    def scratch(self, topic, needs):
+        """A work tree as scratch() gives one, on the base with what a topic needs."""
+        if why := self.merges(needs):
+            die(f"what {topic} needs does not apply without the rest: {why}")
+        made = git("ls-files", "-s", env=self.env, raw=True).splitlines(True)
+        git("read-tree", self.base, env=self.env)
+        self.add(b"0 %s\t%s\n" % (b"0" * 40, name) for name in self.names)
+        self.add(made)
+        tree = git("write-tree", env=self.env)
+        with scratch(git("commit-tree", "-p", self.base, "-m", "needed", tree, env=by_am)) as run:
+            yield run
 
 
 def ranges_of(ends, base):
@@ -335,14 +345,17 @@ def am_all(base, topics, root=patches, state=None):
             if was != [topic, digest(files[topic])] or not rev(state["branches"][topic]):
                 break
             ends[topic] = at = state["branches"][topic]
-    with scratch(at) as run:
+    with tempfile.TemporaryDirectory(dir=build, prefix="stack.") as tmp, scratch(at) as run:
+        index = Index(base, tmp, sum(files.values(), []))
         for topic in list(files)[len(ends):]:
             if why := fails(run, "am", "-q", "--keep-non-patch", *files[topic]):
                 n = int(run("rev-list", "--count", f"{at}..HEAD"))
                 run("am", "--abort")
-                own, other = am_alone(base, [r for t, r in ranges_of(ends, base).items()
-                                             if t in needs.get(topic, ())], files[topic])
-                if other or fails(run, "cherry-pick", own):
+                needed = [r for t, r in ranges_of(ends, base).items() if t in needs[topic]]
+                with index.scratch(topic, needed) as aside:
+                    other = fails(aside, "am", "-q", "--keep-non-patch", *files[topic])
+                    own = aside("rev-list", "--reverse", f"{base}..HEAD").split("\n")[1:]
+                if other or fails(run, "cherry-pick", *own):
                     die(f"{short(files[topic][n])} does not apply: {why}")
             ends[topic] = at = run("rev-parse", "HEAD")
     return ends
