@@ -30,7 +30,7 @@
 
 #include "drm_crtc_internal.h"
 
-/* No driver has more in flight, unless it forgets to signal. */
+/* Shorter lists are not worth a look. */
 #define DRM_OUT_FENCE_PRUNE_MIN	8u
 
 /* Lines of a file in debugfs. */
