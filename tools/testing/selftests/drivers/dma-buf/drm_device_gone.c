@@ -60,7 +60,7 @@
 #include "out_fence_util.h"
 
 #define GONE_MS		10000	/* a device that goes does not take longer */
-#define BACK_MS		20000	/* nor one that comes back */
+#define BACK_MS		60000	/* one that comes back may, on a busy host */
 #define ROUNDS		20
 #define PLUG_ROUNDS	5	/* each needs a slot that was not in use before */
 #define MAX_FENCES	512
