@@ -687,7 +687,8 @@ class Rebase(Story):
         self.works("scripts/stack.py", "verify")
         self.script = "scripts/stack.py"
         self.by_make = False
-        self.refuses("^error: patches/beta on what it needs: .*dma-fence.c:.*; 'make export' mends",
+        self.refuses("^error: patches/beta does not apply on what it needs: .*dma-fence.c:\\d+; "
+                     "'make export' mends",
                      "verify", "--alone")
         (self.build / "linux.applied").unlink()
         self.makes("topics that changed: beta$", "export")
@@ -700,6 +701,24 @@ class Rebase(Story):
         self.works("scripts/stack.py", "verify", "--alone")
         for path, text in kept.items():
             write(path, text)
+
+    def test_moved(self):
+        """a topic that moves a file and makes it executable, and another one that needs only that"""
+        moved = self.t / "drivers/gpu/drm/moved"
+        self.git("checkout", "-q", "-b", "move")
+        self.git("mv", DRM, moved)
+        moved.chmod(0o755)
+        save(self.t, "drm: Move")
+        self.git("checkout", "-q", "-b", "user")
+        set_line(self.t / FENCE, 15, 7)
+        write(moved, moved.read_text() + "int user;\n")
+        save(self.t, "drm: Use what has moved")
+        with open(self.repo / "patches/series", "a") as series:
+            series.write("move x post - -\nuser x post - move\n")
+        self.makes("topics that changed: move user$", "export")
+        self.has("patches/user/0001-drm-Use-what-has-moved.patch", " int line13;")
+        self.works("scripts/stack.py", "verify")
+        self.works("scripts/stack.py", "verify", "--alone")
 
 
 class Backport(Story):

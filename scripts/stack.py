@@ -291,8 +291,11 @@ def verify_alone(topics):
         index = Index(standing(), tmp, sum(files.values(), []))
         mine = [t for t in topics.values() if t.kind == "post"]
         for topic in mine:
-            if why := index.fails([ranges[t] for t in topic.needs], files[topic.name]):
-                die(f"patches/{topic.name} on what it needs: {why}; 'make export' mends that")
+            if why := index.merges([ranges[t] for t in topic.needs]):
+                die(f"what {topic.name} needs does not apply without the rest: {why}")
+            if why := index.apply(files[topic.name]):
+                die(f"patches/{topic.name} does not apply on what it needs: {why}; "
+                    "'make export' mends that")
     say(f"{len(mine)} topics apply on what they need, without a merge")
 
 

@@ -270,9 +270,14 @@ def scratch(commit):
 
 def reason(done):
     """Why a command of git failed, or nothing."""
+    if not done.returncode:
+        return ""
     text = (done.stdout + done.stderr).decode(errors="replace")
-    why = re.findall(r"^(?:error: (?:patch failed: )?|CONFLICT )(.*)", text, re.M) or [text[:200]]
-    return why[0] if done.returncode else ""
+    for what in (r"Applied patch to '(.*)' with conflicts",
+                 r"(?:error: (?:patch failed: )?|CONFLICT )(.*)"):
+        if why := re.findall(f"^{what}", text, re.M):
+            return why[0]
+    return text.strip().split("\n")[0] or f"it ended with {done.returncode}"
 
 
 def fails(run, *args):
@@ -283,11 +288,12 @@ class Index:
     """git apply in an index of only the files that patches touch, which is quick."""
 
     def __init__(self, base, directory, files):
-        self.base, self.names = base, sorted({
-            name for f in files for name in re.findall(rb"(?m)^diff --git a/.* b/(.*)",
-                                                       f.read_bytes())})
-        self.kept, self.used = Path(directory, "index.kept"), Path(directory, "index")
+        self.base, self.names = base, {
+            name for f in files for name in re.findall(
+                rb"(?m)^(?:diff --git a/.* b/|rename from )(.*)", f.read_bytes())}
+        self.kept, self.used = Path(directory, ".kept"), Path(directory, ".used")
         self.env = clean_env | dict(GIT_INDEX_FILE=str(self.used))
+        git("read-tree", "--empty", env=self.env)
         there = git("ls-tree", "-r", "--full-tree", base, raw=True).splitlines(True)
         self.add(line for line in there if line.split(b"\t")[1].rstrip() in self.names)
         self.used.rename(self.kept)
@@ -295,25 +301,26 @@ class Index:
     def add(self, lines):
         git("update-index", "--add", "--index-info", env=self.env, data=b"".join(lines))
 
-    def apply(self, *args):
-        return reason(git("apply", "--cached", *args, rc=True, env=self.env))
+    def apply(self, files, *how):
+        return files and reason(git("apply", "--cached", *how, *files, rc=True, env=self.env))
 
     def merges(self, needs):
         """Why the topics before do not apply, or nothing. They are commits, as not all that patch
         files name is there."""
+        files = []
         shutil.copy(self.kept, self.used)
         for commits in needs:
             where = self.kept.with_name(commits)
             if not where.is_dir():
+                where.mkdir()
                 git("format-patch", "-q", "--full-index", "-o", where, commits)
-            if why := self.apply("--3way", *sorted(where.iterdir())):
-                return why
-        return ""
+            files += sorted(where.iterdir())
+        return self.apply(files, "--3way")
 
     def fails(self, needs, files):
         """Why the patches in FILES do not apply on the topics before, or nothing. Only these are
         merged, if they have to be."""
-        return self.merges(needs) or self.apply(*files)
+        return self.merges(needs) or self.apply(files)
 
     @contextlib.contextmanager
     def scratch(self, topic, needs):
@@ -325,7 +332,7 @@ class Index:
         self.add(b"0 %s\t%s\n" % (b"0" * 40, name) for name in self.names)
         self.add(made)
         tree = git("write-tree", env=self.env)
-        with scratch(git("commit-tree", "-p", self.base, "-m", "needed", tree, env=by_am)) as run:
+        with scratch(git("commit-tree", "-p", self.base, "-m", "needed", tree)) as run:
             yield run
 
 
@@ -346,11 +353,11 @@ def am_all(base, topics, root=patches, state=None):
                 break
             ends[topic] = at = state["branches"][topic]
     with tempfile.TemporaryDirectory(dir=build, prefix="stack.") as tmp, scratch(at) as run:
-        index = Index(base, tmp, sum(files.values(), []))
         for topic in list(files)[len(ends):]:
             if why := fails(run, "am", "-q", "--keep-non-patch", *files[topic]):
                 n = int(run("rev-list", "--count", f"{at}..HEAD"))
-                run("am", "--abort")
+                run("am", "--abort", rc=True)
+                index = Index(base, tempfile.mkdtemp(dir=tmp), sum(files.values(), []))
                 needed = [r for t, r in ranges_of(ends, base).items() if t in needs[topic]]
                 with index.scratch(topic, needed) as aside:
                     other = fails(aside, "am", "-q", "--keep-non-patch", *files[topic])
