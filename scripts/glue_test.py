@@ -703,7 +703,7 @@ class Rebase(Story):
             write(path, text)
 
     def test_moved(self):
-        """a topic that moves a file and makes it executable, and another one that needs only that"""
+        """a topic that moves a file and makes it executable, and one that needs only that"""
         moved = self.t / "drivers/gpu/drm/moved"
         self.git("checkout", "-q", "-b", "move")
         self.git("mv", DRM, moved)
