@@ -1030,12 +1030,17 @@ class Mail(Story):
         """a topic of patches/security goes to no list, until PUBLIC=1"""
         write(self.repo / "patches/security", "# TOPIC\tWHY\nalpha\tusers can\n")
         save(self.repo, "secret")
-        self.mail("^== to no list yet, see patches/security; PUBLIC=1 later: users can$")
+        stable = dict(TRAILERS="Cc: stable@vger.kernel.org")
+        self.mail("^== to no list yet, see patches/security; PUBLIC=1 later: users can$", **stable)
+        # not even where somebody sends them by hand
+        for _, text in self.mails()[1:]:
+            self.check("Cc: stable@kernel.org\n" in text and "stable@vger" not in text,
+                       "not as for what is not public", text)
         for head, _ in self.mails():
             self.same("To:", re.findall("[^ <>,]+@[^ <>,]+", head["To"]),
                       ["security@kernel.org", "some@body.org"])
             self.check(not re.search("vger|kvack", str(head)), "to a list", str(head))
-        self.mail("nothing was sent", PUBLIC=1)
+        self.mail("nothing was sent", PUBLIC=1, **stable)
         for head, _ in self.mails():
             for list_ in "linux-mm@kvack.org", "dma@vger.kernel.org":
                 self.check(list_ in head["Cc"], f"not to {list_}", str(head))

@@ -136,7 +136,8 @@ def check_repository(ask):
         say("patches/ has changes that are not committed: they are used like the rest")
     if not ask.sink and main_tree.is_dir():
         env = {k: v for k, v in os.environ.items() if k not in ("KSRC", "BASE")}
-        if subprocess.run([top / "scripts/stack.py", "export", "--check"], env=env).returncode:
+        if not quietly(logs / "mail-check.log", "comparing build/linux with patches/", run_command,
+                       top / "scripts/stack.py", "export", "--check", env=env):
             sys.exit(1)
     tag = f"sent/{ask.topic}/v{ask.version - 1}"
     since = ask.since or (own_git("rev-parse", "-q", "--verify", tag) and tag)
@@ -278,6 +279,9 @@ def make_mails(ask, topic):
         headers = recipients(ask, work, commits, signed)
         for mail in mails:
             insert(mail, b"Date: .*", headers)
+            if ask.secret:      # see stable-kernel-rules.rst: nobody gets those
+                mail.write_bytes(re.sub(rb"(?m)^(Cc: .*stable@)vger\.(kernel\.org)", rb"\1\2",
+                                        mail.read_bytes()))
         ask.out.parent.mkdir(exist_ok=True)
         new.rename(ask.out)
         tags = work.git("log", "--format=%B", commits)
@@ -304,11 +308,11 @@ def mailer(ask):
     return argv, env
 
 
-def count_addresses(log):
-    """Of the recipients as they are in the end."""
+def addresses(log):
+    """The recipients as they are in the end."""
     text = log.read_text(errors="replace")
     parts = re.findall(r"(?ms)^To: .*?(?=^Subject: |\Z)", text)
-    return len({a for part in parts for a in re.findall(ADDRESS, part)})
+    return {a for part in parts for a in re.findall(ADDRESS, part)}
 
 
 def confirm():
@@ -353,9 +357,12 @@ def main():
         print("   ", line)
     for mail in mails:
         print(" ", subject(mail, "-k"))
-    count = count_addresses(logs / "mail.log")
-    say(f"{len(mails)} mails to {count} addresses from {ask.sender}, in {short(ask.out)}")
-    if count > MOST_ADDRESSES:
+    everybody = addresses(logs / "mail.log")
+    if others := sorted(everybody - set(re.findall(ADDRESS, headers))):
+        print("    and:", ", ".join(others))
+    say(f"{len(mails)} mail{'s' * (len(mails) != 1)} to {len(everybody)} addresses from "
+        f"{ask.sender}, in {short(ask.out)}")
+    if len(everybody) > MOST_ADDRESSES:
         say(f"warning: more than {MOST_ADDRESSES} addresses; many lists hold such a mail back")
     if topic.stable == "stable" and not stable:
         say("warning: the topic is for stable, and no patch has Cc: stable@vger.kernel.org")

@@ -133,7 +133,7 @@ class Test:
                 print("   ", line)
             self.failed += 1
         else:
-            counts = re.findall(r"(?m)^== (.* mails to .* addresses) ", said)
+            counts = re.findall(r"(?m)^== (.* mails? to .* addresses) ", said)
             print("ok" + "".join(f": {c}" for c in counts[-1:]), flush=True)
             self.passed += 1
 

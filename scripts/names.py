@@ -24,8 +24,9 @@ def main(tree, *names, soon=False):
             there += re.findall(r'kunit_suite \w+ = \{\n\+\s*\.name = "(.*)"', path.read_text())
     for name in names:
         if not fnmatch.filter(there, name):
-            near = difflib.get_close_matches(name, there, 4) or suites
-            die(f"there is no {what} '{name}'; there are: {' '.join(near)}")
+            near = difflib.get_close_matches(name, dict.fromkeys(there), 4)
+            die(f"there is no {what} '{name}'; " + ("near it: " if near else "there are: ")
+                + " ".join(near or suites))
 
 
 if __name__ == "__main__":

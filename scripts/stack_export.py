@@ -159,6 +159,8 @@ def export(mode=""):
         die(f"patches/ has changed since {short(main_tree)} was made from it: export would undo "
             f"that; see 'git status' and 'git log' here, or remove {short(main_tree)}.applied "
             "to export all the same")
+    if mode != "--check":
+        say("looking for what has changed (1 to 5 minutes)")
     ends = ends_of(topics, base)
     dropped = [t for t, b in zip(ends, [base, *ends.values()]) if ends[t] == b]
     kept = {t: e for t, e in ends.items() if t not in dropped}

@@ -70,6 +70,18 @@ static void client_check(struct client *client, struct dma_fence *fence)
 	}
 }
 
+/* Somebody else has found the fence under RCU, and has no reference to it yet. */
+static void client_put(struct dma_fence *fence)
+{
+	struct dma_fence *found;
+
+	scoped_guard(rcu) {
+		dma_fence_put(fence);
+		found = dma_fence_get_rcu(fence);
+	}
+	dma_fence_put(found);
+}
+
 static void client_job(struct client *client, unsigned int how)
 {
 	struct dma_fence *fence = client->ops->submit(client->issuer);
@@ -114,7 +126,7 @@ static void client_job(struct client *client, unsigned int how)
 		break;
 	}
 	client_names(client, fence);
-	dma_fence_put(fence);
+	client_put(fence);
 }
 
 #define CLIENT_JOBS	100	/* each at least */
@@ -264,6 +276,6 @@ void st_clients_of_unplugged(struct kunit *test, const struct st_issuer *ops)
 		/* It may have been done before. */
 		if (ops->stall || dma_fence_get_status(fences[i]) != 1)
 			KUNIT_EXPECT_EQ(test, dma_fence_get_status(fences[i]), -ENODEV);
-		dma_fence_put(fences[i]);
+		client_put(fences[i]);
 	}
 }
