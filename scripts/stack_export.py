@@ -160,7 +160,7 @@ def export(mode=""):
             f"that; see 'git status' and 'git log' here, or remove {short(main_tree)}.applied "
             "to export all the same")
     if mode != "--check":
-        say("looking for what has changed (1 to 5 minutes)")
+        say("looking for what has changed, which takes minutes")
     ends = ends_of(topics, base)
     dropped = [t for t, b in zip(ends, [base, *ends.values()]) if ends[t] == b]
     kept = {t: e for t, e in ends.items() if t not in dropped}
