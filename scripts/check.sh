@@ -9,7 +9,7 @@
 export SCOPE=select
 . "$(dirname "$0")/common.sh"
 
-all="applies topics checkpatch kernel-doc docs litmus"
+all="applies topics base-tests checkpatch kernel-doc docs litmus"
 all+=" sparse-um sparse-x86_64 sparse-arm64 coccicheck bisect"
 checks=${CHECKS:-$all}
 checks=${checks//,/ }
@@ -23,7 +23,7 @@ wanted() { [[ " $checks " == *" $1 "* ]]; }
 groups=(source)
 for c in $checks; do
 	case $c in
-	kernel-doc|sparse-um|sparse-x86_64) groups+=(build) ;;
+	base-tests|kernel-doc|sparse-um|sparse-x86_64) groups+=(build) ;;
 	docs) groups+=(build docs) ;;
 	sparse-arm64) groups+=(build arm64) ;;
 	topics|bisect) groups+=(build arm64 again) ;;
@@ -79,6 +79,9 @@ check applies "the topics on Debian's 7.2 and 6.12${ksrc:+, and on KSRC}" \
 	"$next 'make rebase' leaves a conflict to be mended" applies.py
 check topics "each topic on its own, on what it needs: recipients, W=1 and sparse, its tests" \
 	"$mend 'make check CHECKS=topics TOPICS=NAME'; what was ok is kept" topics_check.py
+check base-tests "the tests alone, without fixes, build on the base" \
+	"$mend 'make check CHECKS=base-tests'; the build is in build/logs/base-tests.raw" \
+	base-tests.sh
 check checkpatch "checkpatch --strict" "$mend 'make check CHECKS=checkpatch'" checkpatch.sh
 check kernel-doc "kernel-doc -Wall on every file that the series touches" \
 	"$mend 'make check CHECKS=kernel-doc'" docs.sh kernel-doc

@@ -474,6 +474,7 @@ class Cold(Story):
         lock = os.open(self.repo, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)
         self.refuses("^error: there is no selftest or suite 'other'", "kunit", SUITES="other")
+        self.refuses("suite 'sync_tst'; near it: sync_test$", "kunit", SUITES="sync_tst")
         os.close(lock)
         self.by_make = False
         refs = self.git("for-each-ref", "--format=%(refname:short)", "refs/heads").split()

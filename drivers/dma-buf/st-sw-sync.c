@@ -101,8 +101,8 @@ static void last_user_cb(struct dma_fence *fence, struct dma_fence_cb *cb)
 }
 
 /*
- * A callback may drop the last reference but that of whoever signals. There has
- * to be that one, the release of a fence takes the lock that is held.
+ * A callback may drop the last reference but that of whoever signals, who holds
+ * the lock of the fence, in its memory.
  */
 static void test_signaler_holds_reference(struct kunit *test)
 {
@@ -139,8 +139,8 @@ struct releaser {
 };
 
 /*
- * Has the other thread drop its reference now. If that is the last one, then the
- * thread waits for the lock of the timeline, and the fence is there until then.
+ * Has the other thread drop its reference now. The timeline has one to each fence
+ * that it is about to signal, so that is not the last.
  */
 static void releaser_cb(struct dma_fence *fence, struct dma_fence_cb *cb)
 {

@@ -581,7 +581,7 @@ static void test_merge_fails_meanwhile(struct kunit *test)
 	__fput_sync(merged->file);
 	KUNIT_EXPECT_EQ(test, kref_read(&fence->refcount), 2);
 
-	/* The same beside another one, which is still pending. */
+	/* By now it has failed. Beside another one, which is pending, it is a second. */
 	other = mock_fence(test);
 	other_file = mock_sync_file(test, other);
 	merged = merge(test, &user, sync_file, other_file);

@@ -128,8 +128,8 @@ static void drm_out_fence_timeline_prune(struct drm_out_fence_timeline *timeline
  *
  * Whoever waits for a frame of a device that goes away learns so: fences that
  * are not signaled yet get the error -ENODEV. The caller has made sure that the
- * hardware is done with the buffers of these frames. The driver may still
- * signal the fences, without effect.
+ * hardware is done with the buffers of these frames. An event of the CRTC may
+ * still signal them later, without effect.
  *
  * Context: Process context.
  */

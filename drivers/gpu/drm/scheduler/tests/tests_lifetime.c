@@ -3,8 +3,8 @@
  * KUnit tests for fences that outlive their scheduler. A driver frees a scheduler
  * when its last finished fence has signaled, and userspace keeps the fence.
  *
- * What can go wrong is a use-after-free, which needs KASAN to be seen. Most of
- * these tests need two CPUs.
+ * What can go wrong is a use-after-free, which needs KASAN to be seen. The cases
+ * with a reader need two CPUs.
  */
 
 #include <linux/completion.h>

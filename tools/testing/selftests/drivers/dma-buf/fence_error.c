@@ -2,11 +2,10 @@
 /*
  * What is userspace told of a fence that was signaled with an error?
  *
- * Each case is for a sentence of "Fences that have an error" in
- * Documentation/gpu/drm-uapi.rst. The fences are of sw_sync, which signals what
- * is left with an error when a timeline is closed, and of a vkms instance that is
- * taken away. That a frame has ENODEV if it was not shown is in the KUnit suite
- * drm_fence, since vkms shows all that it is asked to.
+ * The fences are of sw_sync, which signals what is left with an error when a
+ * timeline is closed, and of a vkms instance that is taken away. That a frame has
+ * ENODEV if it was not shown is in the KUnit suite drm_fence, since vkms shows all
+ * that it is asked to.
  *
  * Run it as root, on a kernel with CONFIG_SW_SYNC and CONFIG_DRM_VKMS:
  * ./fence_error
