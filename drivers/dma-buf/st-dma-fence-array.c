@@ -1012,6 +1012,9 @@ static void poll_from_callback(struct dma_fence *fence, struct dma_fence_cb *cb)
 	race->pending++;
 }
 
+/* A fence begins with its lock. */
+static_assert(offsetof(struct dma_fence, ops) == ALIGN(sizeof(spinlock_t), sizeof(void *)));
+
 /*
  * A member signals while signaling is being enabled, and its callback polls the
  * array. It has the lock of the member, which the other side waits for with that of
@@ -1044,7 +1047,7 @@ static void try_poll_from_callback(struct kunit *test, struct race *race,
 	dma_fence_lock_irqsave(race->m.fences[polls], flags);
 	meet(&race->begin);
 	for (i = 0; i < 10000; i++) {
-		if (spin_is_contended(&race->m.fences[polls]->lock))
+		if (spin_is_contended((spinlock_t *)race->m.fences[polls]))
 			break;
 		udelay(1);
 	}
