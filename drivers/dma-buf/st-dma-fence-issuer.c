@@ -118,12 +118,16 @@ static const struct dma_fence_ops gpu_fence_ops = {
 static void gpu_signal(struct list_head *done, int error)
 {
 	struct gpu_fence *f, *next;
+	unsigned long flags;
 
 	/* The fence lock is taken with no other lock held. */
 	list_for_each_entry_safe(f, next, done, link) {
 		list_del(&f->link);
-		if (error)
-			dma_fence_try_set_error(&f->base, error);
+		/* What dma_fence_try_set_error() does, where there is one. */
+		dma_fence_lock_irqsave(&f->base, flags);
+		if (error && !dma_fence_test_signaled_flag(&f->base))
+			dma_fence_set_error(&f->base, error);
+		dma_fence_unlock_irqrestore(&f->base, flags);
 		dma_fence_signal(&f->base);
 		dma_fence_put(&f->base);
 	}
