@@ -85,8 +85,8 @@ for display in "${displays[@]}"; do
 	wait_for_lanes $((at_once - 1))
 	gone=DRM_DEVICE_GONE
 	append="modules=$modules $gone=$driver ${gone}_QMP=/dev/ttyS1 ${gone}_MODEL=$model"
-	# the tables of QEMU take ACPI longer to work through, emulated, than it gives them; and
-	# those of the BIOS know empty slots for the old interrupt controller only
+	# acpi: the tables of QEMU take longer to work through, emulated, than it gives them;
+	# noapic: interrupts of slots that were empty at boot are in the table for the PIC alone
 	append+=" acpi=noirq noapic slab_debug=P oops=panic softlockup_panic=1 nmi_watchdog=panic"
 	# with 5 levels KASAN finds an interrupt wild while the CPU is not identified yet
 	append+=" kmemleak=on selftest_leaks=1 no5lvl"
