@@ -50,7 +50,7 @@ define variables
   TESTS="unbind_closed"  drivers: only these ways to go
   WRITEBACK_FENCE_ROUNDS=n  boot: devices that come and go in the selftest (default 100)
   KCSAN=1       boot: look for data races instead of use after free
-  KERNEL=rt     boot: with PREEMPT_RT; strict, plain, lazy, and for kunit up, nodebug:
+  KERNEL=rt     boot, soak: with PREEMPT_RT; strict, plain, lazy, and for kunit up, nodebug:
                 configs/boot-rt.config or configs/kunit-up.config on top
   CHECKS="docs bisect"  check: only these, by the names in its table
   GDB=1         shell: the kernel waits for gdb
@@ -61,7 +61,8 @@ define variables
   DRIVERS="virtio qxl"  drivers: only these displays; UPDATE=1 writes results/drivers.md
                 from the logs that build/logs has, of base and stack
   ROUNDS=n UPDATE=1  bench: boots of each kernel (default 5); copy the report to results/
-  SEED=n ARCH=  soak: the seed of the first round; um or arm64 alone
+  SEED=n ARCH=  soak: the seed of the first round; um or arm64 alone; UPDATE=1 writes
+                results/soak.md
   TOPIC= TO= TRAILERS= VERSION= CHANGELOG= COVER= SINCE= LINK= PUBLIC= SEND= CONFIRM=
                 mail: see README
 endef

@@ -407,7 +407,7 @@ class Words(Story):
         self.refuses("leave SERIES out", "sparse", SERIES="none")
         self.refuses("there is no variable zzz; .make help", "tree", zzz=1)
         self.refuses("MINUTES is for make soak", "tree", MINUTES=3)
-        self.refuses("TOPIC is for make mail", "export", TOPIC="alpha")
+        self.refuses("TOPIC is for make mail.*; others take TOPICS", "export", TOPIC="alpha")
         self.refuses("use um, arm64 or x86_64", "kunit", ARCH="'")
         self.refuses("KERNEL=nonsense: there are: lazy plain rt strict", "boot", KERNEL="nonsense")
         self.refuses("KERNEL=rt: there are: nodebug up", "kunit", KERNEL="rt")
@@ -645,6 +645,7 @@ class Rebase(Story):
         self.refuses(f"topic beta: 'fence: Set line 40' conflicts in {FENCE}.*"
                      "git rebase --continue", "rebase", BASE="9.8")
         self.refuses("a rebase is in progress", "export")
+        self.makes("using build/linux as a rebase has left it", "tree", "--keep")
         self.git("rebase", "--abort")
         self.same("HEAD", self.git("rev-parse", "HEAD"), before)
         self.makes("up to date", "tree")
@@ -974,6 +975,16 @@ class Ends(Story):
             good = want.startswith("passed")
             self.makes(f"^{want}", fails=not good, SAYS=says, SEED=1, ARCH="" if good else "um",
                        PATH=f"{self.build}/fakes:{env['PATH']}", ORDER="/dev/null")
+        more = dict(SAYS=f"{figures}{end}0", PATH=f"{self.build}/fakes:{env['PATH']}",
+                    ORDER="/dev/null", UPDATE=1)
+        self.makes("^    this is in results/soak.md$", SEED=1, **more)
+        self.makes("^passed arm64-rt: ", SEED=2, KERNEL="rt", **more)
+        self.makes("^passed um: ", SEED=3, ARCH="um", **more)
+        self.refuses("KERNEL=rt is for arm64", KERNEL="rt", ARCH="um")
+        import reports
+        rows = [row[:5] + row[12:15] for row in reports.rows_of(self.repo / "results/soak.md")]
+        self.same("results/soak.md", rows, [[guest, "10", seed, "1", "1", "0", "0", "ok"]
+                  for guest, seed in (("um", "3"), ("arm64", "1"), ("arm64-rt", "2"))])
 
 
 class Mail(Story):

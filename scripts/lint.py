@@ -7,7 +7,7 @@ Topics are posted one at a time, so no text may name a patch by a number or by i
 """
 
 import re, sys
-import bugs, matrix, mutants, reports, rules, sending, stack
+import bugs, matrix, mutants, reports, rules, sending, soak_report, stack
 
 MOST_PATCHES, MOST_LINES, MOST_COLUMNS = 12, 60, 100
 # What is written by hand, and no patch.
@@ -82,8 +82,8 @@ for path in [p for where in GLUE for p in sorted(stack.top.glob(where))]:
 # What a table names has to be there, and what there is has its row, measured or not.
 
 REPORTS = {"backport.md", "bench.md", "bench.svg", "bugs.md", "conversions.md", "drivers.md",
-           "matrix.md", "mutants.md", "rules.md", "rules.json", "sending.md", "topics-check.md",
-           "topics.md"}
+           "matrix.md", "mutants.md", "rules.md", "rules.json", "sending.md", "soak.md",
+           "topics-check.md", "topics.md"}
 # These have no count of what is measured.
 PLAIN = {"backport.md", "bench.md", "drivers.md"}
 ON_ARM64 = "virtio", "virtio-pci", "simpledrm", "gud"
@@ -205,6 +205,8 @@ def check_reports():
     wanted = [f"{name}: {m.kind} {m.test}" for name, m in mutants.mutants.items()]
     compare("mutants.md", list(map(": ".join, zip(column("mutants.md", 0),
                                                   column("mutants.md", 1)))), wanted, wanted)
+    there = column("soak.md", 0)
+    compare("soak.md", there, there, soak_report.GUESTS)
     files = rules.files_of_patches()
     compare("rules.md", column("rules.md", 0), files | {"all"}, sorted(files))
 

@@ -22,7 +22,7 @@ SUITES = "drivers/dma-buf", "drivers/gpu/drm/tests", "drivers/gpu/drm/scheduler/
 SELFTESTS = "tools/testing/selftests/drivers/dma-buf"
 WRITERS = ("bugs.py --refresh", "results.py --refresh", "mutants.py --refresh",
            "rules.py --refresh", "topics_check.py --refresh", "matrix.py --refresh",
-           "conversions.py")
+           "soak_report.py --refresh", "conversions.py")
 
 
 # ---- tables ---------------------------------------------------------------------------

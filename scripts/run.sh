@@ -25,15 +25,15 @@ esac
 target=${script%.*}
 target=${target//_/-}
 declare -A takers=([SUITES]=kunit [TESTS]="boot backport drivers" [DRIVERS]=drivers [KCSAN]=boot
-	[WRITEBACK_FENCE_ROUNDS]=boot [KERNEL]="boot kunit" [MINUTES]=soak [SEED]=soak [GDB]=shell
-	[MUTANTS]=mutants [ROUNDS]=bench [ROWS]=matrix [UPDATE]="bench drivers" [CHECKS]=check
-	[NOBOOT]=backport [FILE]=issuer)
+	[WRITEBACK_FENCE_ROUNDS]=boot [KERNEL]="boot kunit soak" [MINUTES]=soak [SEED]=soak
+	[GDB]=shell [MUTANTS]=mutants [ROUNDS]=bench [ROWS]=matrix [UPDATE]="bench drivers soak"
+	[CHECKS]=check [NOBOOT]=backport [FILE]=issuer) other=([TOPIC]="; others take TOPICS")
 for v in TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK PUBLIC SEND CONFIRM; do
 	takers[$v]="mail mail-test"
 done
 for v in ${GIVEN:-}; do
 	[[ " ${takers[$v]:-$target} " == *" $target "* ]] ||
-		die "$v is for make ${takers[$v]// / and make }"
+		die "$v is for make ${takers[$v]// / and make }${other[$v]:-}"
 done
 # Of the environment, which may have others of these names, only what the target takes.
 for v in DRIVERS KERNEL GDB; do
@@ -59,8 +59,8 @@ if [[ $target =~ ^(boot|kunit)$ && -n ${!v:-} && -d $tree ]]; then
 	"$top/scripts/names.py" --soon "$tree" "${words[@]}"
 fi
 if [ -n "${KERNEL:-}" ]; then
-	kernels=$(cd "$top/configs" && printf '%s\n' "$target"-[a-z]*.config)
-	kernels=$(sed "s/$target-\(.*\).config/\1/; /^uml$/d" <<<"$kernels" | paste -sd' ')
+	kernels=$(cd "$top/configs" && printf '%s\n' "${target/soak/boot}"-[a-z]*.config)
+	kernels=$(sed "s/[a-z]*-\(.*\).config/\1/; /^uml$/d" <<<"$kernels" | paste -sd' ')
 	[[ " $kernels " == *" $KERNEL "* ]] || die "KERNEL=$KERNEL: there are: $kernels"
 fi
 [ "$target" != issuer ] || [ -f "${FILE:-}" ] ||
