@@ -80,7 +80,7 @@ guest_kernel() {
 		awk -F= '/^CONFIG_/ { last[$1] = $0 } /^# CONFIG_/ { delete last[$2] }
 			END { for (o in last) print last[o] }')
 	quietly "$logs/boot-build-$name.log" \
-		"building the $name kernel (6 minutes from cold on 2 cores)" kmake "$image" modules
+		"building the $name kernel (10 to 20 minutes from cold)" kmake "$image" modules
 }
 
 # The selftests that this tree has.

@@ -34,7 +34,7 @@ def main():
         print(line)
     (work / place).write_text(file.read_text())
     config.write_text(objects.uml_config())
-    print("== building the KUnit kernel (4 minutes from cold) ", end="", flush=True)
+    print("== building the KUnit kernel (5 to 10 minutes from cold) ", end="", flush=True)
     if not objects.uml_build(build_log, work, out, config):
         print(" FAILED")
         print(objects.complaints(build_log, r"\berror:"))

@@ -40,7 +40,7 @@ esac
 need_space 4000 "the KUnit kernel"
 cd "$tree"
 quietly "$logs/kunit-build-$kernel.log" \
-	"building the KUnit kernel for $kernel (4 minutes from cold on 2 cores)" \
+	"building the KUnit kernel for $kernel (5 to 10 minutes from cold)" \
 	$kunit build --build_dir="$out" --kunitconfig="$config" --jobs="$jobs" "${target[@]}"
 
 for glob in "${globs[@]}"; do
