@@ -174,18 +174,20 @@ done
 
 lts_name=$(git -C "$build/linux.git" log -1 --format=%s base-$lts)
 qemu_version=$(qemu-system-aarch64 --version | sed -n 's/.*version \([0-9.]*\).*/\1/p')
-commit=$(git -C "$top" describe --always --dirty)
 title="# Benchmark of dma_fence
 
 $(base_name) with the series and without it, and $lts_name,
 by \`make bench ROUNDS=$rounds\` with gcc $(gcc -dumpfullversion) and QEMU $qemu_version
-on $(nproc) CPUs, load $(cut -d' ' -f1 /proc/loadavg), on $(date +%F), commit $commit.
+on $(nproc) CPUs, load $(cut -d' ' -f1 /proc/loadavg), on $(date +%F), commit $SERIES_COMMIT.
 "
 rc=0
 "$top/scripts/bench-report.py" "$results" "$title" || rc=$?
 say "the tables are in ${results#"$top"/}/report.md, the plot in report.svg"
 if [ "${UPDATE:-0}" = 1 ]; then
 	mkdir -p "$top/results"
-	for kind in md svg; do cp "$results/report.$kind" "$top/results/bench.$kind"; done
+	for kind in md svg; do
+		cp "$results/report.$kind" "$top/results/bench.$kind.new"
+		mv "$top/results/bench.$kind.new" "$top/results/bench.$kind"
+	done
 fi
 exit $rc

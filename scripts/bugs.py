@@ -15,7 +15,7 @@ import json, os, re, subprocess, sys
 from types import SimpleNamespace
 import objects, reports, results, stack
 from reports import cell
-from stack import die, git, open_store, patches, pick, say, standing, top
+from stack import die, ending, git, open_store, patches, pick, run_main, say, standing, top
 
 source, report = patches / "bugs", top / "results/bugs.md"
 VIOLATIONS = "dma-buf-fence-violations."
@@ -24,22 +24,22 @@ TEXT = """From `patches/bugs`. A row of the first table is of the commit that it
 case is shown on the base by `make kunit SERIES=none SUITES=CASE`, and its absence after by \
 `make kunit SUITES=CASE`; a selftest by `make boot SERIES=none TESTS=PROGRAM.CASE` and \
 `make boot TESTS=PROGRAM.CASE`."""
-REPORT = """| bug | said in | topic | test | on the base | with the stack | commit |
+REPORT = """| bug | public report | topic | test | on the base | with the stack | commit |
 |---|---|---|---|---|---|---|
 {test}
 ## Built, and run by nobody here
 
-| bug | said in | topic | why |
+| bug | public report | topic | why |
 |---|---|---|---|
 {untested}
 ## Not a bug
 
-| claim | said in | because |
+| claim | public report | because |
 |---|---|---|
 {no-bug}
 ## Known, and left
 
-| bug | said in | because |
+| bug | public report | because |
 |---|---|---|
 {open}"""
 
@@ -138,10 +138,11 @@ def run_selftests(names):
         run = subprocess.Popen(make, env=env | {"SERIES_LOCKED": "1"}, stdout=subprocess.PIPE,
                                text=True)
         said = {}
-        for line in run.stdout:
-            print(line, end="", flush=True)
-            if match := re.match(r"(passed|FAILED) +(\S+) +(.*?) \(\d+ s\)$", line):
-                said[match[2]] = "passes" if match[1] == "passed" else match[3]
+        with ending(run, run.wait, False):
+            for line in run.stdout:
+                print(line, end="", flush=True)
+                if match := re.match(r"(passed|FAILED) +(\S+) +(.*?) \(\d+ s\)$", line):
+                    said[match[2]] = "passes" if match[1] == "passed" else match[3]
         if run.wait() and not said:
             die(f"make boot SERIES={series} did not run")
         verdicts.append(said)
@@ -218,4 +219,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

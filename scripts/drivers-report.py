@@ -5,8 +5,10 @@ without it where 'make drivers SERIES=none' has been run; and those of 'make boo
 displays on arm64. The table is results/drivers.md. What has no log here stays there as it was.
 """
 
-import datetime, itertools, re, subprocess, sys
-from stack_lib import build, git, say, top
+import datetime, itertools, re, subprocess, sys, textwrap
+from pathlib import Path
+import reports
+from stack_lib import build, say, top
 
 CASE = re.compile(r"(?m)^(not ok|ok) \d+ (?:global|gone|waits)\.([a-z_]+?)(?:\.then_used)?"
                   r"(?: # SKIP (.*))?$")
@@ -21,7 +23,8 @@ ON_ARM64 = {f"{what}, arm64": f"boot-drm_device_gone{suffix}" for what, suffix i
     ("virtio", ""), ("virtio-pci", "-pci"), ("simpledrm", "-simpledrm"), ("gud", "-gud"))}
 HEAD = """# Displays that go while they are used
 
-Made by `make drivers UPDATE=1`, on {base}.
+{head}
+
 Displays of QEMU, and one on USB that is a gadget, are taken away while pages are flipped and the
 cursor moves. Then their fences are used, and they come back. The base is what
 `make drivers SERIES=none` boots, the stack is all topics.
@@ -107,8 +110,10 @@ def main():
         if not logs:
             continue
         booted = int(logs[-1].stat().st_mtime)
-        when[display, kernel] = (str(datetime.date.fromtimestamp(booted)),
-                                 git("log", "-1", "--format=%h", f"--before={booted}", at=top))
+        # guest-run.sh has left what it is of
+        of = Path(f"{logs[-1]}.commit")
+        when[display, kernel] = (str(datetime.date.fromtimestamp(booted)), of.read_text().strip()
+                                 if of.exists() else "not recorded")
         cases = {key: {column: verdict for column, verdict in cells.items()
                        if key[0] != display or column[0] != kernel}
                  for key, cells in cases.items()}
@@ -145,7 +150,9 @@ def main():
                       (top / "patches/bugs").read_text())
     stays = [f"- {name}: {what}: {reason}" for name, what, reason in bugs
              if name.split("-")[0] in displays or "make drivers" in reason]
-    report.write_text(HEAD.format(base=base) + "\n".join([
+    head = textwrap.fill(f"Made by `make drivers UPDATE=1`, {reports.made(base)}.", 100,
+                         break_on_hyphens=False, break_long_words=False)
+    reports.write(report, HEAD.format(head=head) + "\n".join([
         *rows, "", "What was booted when, each with the commit of this repository:", "",
         *(f"- booted on {day}, commit {commit}: {'; '.join(whats)}"
           for (day, commit), whats in sorted(booted.items())),

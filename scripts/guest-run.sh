@@ -10,6 +10,7 @@ guest() {
 	guest_log=$guest_log${KERNEL:+-$KERNEL}${variant:+-$variant}.log
 	guest_rc=0 guest_start=$SECONDS
 	shift
+	echo "${SERIES_COMMIT:-not recorded}" >"$guest_log.commit"
 	: >"$guest_log"
 	quietly "$guest_log.qemu" "booting for $name (limit $1 s)" \
 		guest_boot "$guest_log" "$@" || guest_rc=$?

@@ -54,7 +54,7 @@ for glob in "${globs[@]}"; do
 	printf '%-8s %-19s %s (%s s)\n' "$result" "$glob" "${cases:-no result}" $((SECONDS - start))
 	if [ $result != ok ]; then
 		kunit_lines "$logs/$name.log" 'FAILED|ERROR|CRASHED|TIMED_OUT' | head -n 40 || true
-		grep -A4 'TION FAILED' "$logs/$name.kernel.log" | head -n 10 || true
+		console "$logs/$name.kernel.log" | grep -aA4 'TION FAILED' | head -n 10 || true
 		if [ -n "$splats" ]; then
 			echo "    splats in the kernel log: $(wc -l <<<"$splats"), the first:"
 			head -n 3 <<<"$splats" | sed 's/^/      /'

@@ -11,7 +11,7 @@ import bugs, matrix, mutants, reports, rules, sending, soak_report, stack
 
 MOST_PATCHES, MOST_LINES, MOST_COLUMNS = 12, 60, 100
 # What is written by hand, and no patch.
-GLUE = "scripts/*.py", "scripts/*.sh", "scripts/*.[ch]", "mutants/*.py", "configs/*", "Makefile", \
+GLUE = "scripts/*.py", "scripts/*.sh", "scripts/*.[ch]", "mutants/*", "configs/*", "Makefile", \
     ".ci/run"
 NUMBERED = re.compile(
     r"\bpatch(es)? (no\. ?)?\d+\b|\[PATCH \d[^\]]*\]?|\b0(?!000)\d\d\d-[A-Za-z][\w-]*"
@@ -132,6 +132,16 @@ def counts(name):
                 f"{count[1]}")
 
 
+def facts(name):
+    """What was measured has a date, a commit, a base and a machine, or says that it has not."""
+    text = re.sub(r"\s+", " ", text_of(name))
+    for what, wanted in (("date", r"\d{4}-\d\d-\d\d"), ("base", r"linux-source-\d"),
+                         ("commit", r"commit (?:[0-9a-f]{7}|not recorded)"),
+                         ("machine", r"\d CPUs|machine not recorded")):
+        if not re.search(wanted, text) and "not run in this form" not in text:
+            say_bad(name, f"has no {what}")
+
+
 def check_cases(name, cases):
     """Without a work tree it is known which cases the patches add, but not to which suite of a file
     of the base."""
@@ -185,8 +195,10 @@ def check_reports():
     for name in sorted(REPORTS):
         if not text_of(name).strip():
             say_bad(name, "is missing")
-        elif name.endswith(".md") and name not in PLAIN:
-            counts(name)
+        elif name.endswith(".md"):
+            facts(name)
+            if name not in PLAIN:
+                counts(name)
     check_bugs()
     check_backport()
     check_drivers()
@@ -205,8 +217,7 @@ def check_reports():
     wanted = [f"{name}: {m.kind} {m.test}" for name, m in mutants.mutants.items()]
     compare("mutants.md", list(map(": ".join, zip(column("mutants.md", 0),
                                                   column("mutants.md", 1)))), wanted, wanted)
-    there = column("soak.md", 0)
-    compare("soak.md", there, there, soak_report.GUESTS)
+    compare("soak.md", column("soak.md", 0), soak_report.guests(), soak_report.GUESTS)
     files = rules.files_of_patches()
     compare("rules.md", column("rules.md", 0), files | {"all"}, sorted(files))
 

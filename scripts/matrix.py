@@ -10,7 +10,7 @@ are.
 
 import datetime, inspect, os, re, subprocess, sys, time
 from types import SimpleNamespace
-import objects, reports
+import objects, reports, stack
 from objects import all_with_dots, hash_of, jobs, messages, text_of
 from stack import build, die, git, logs, run_main, short, top
 
@@ -165,15 +165,16 @@ def main():
     known = known_rows(report, rows)
     trees = git("rev-parse", "HEAD^{tree}", f"{at.tag}^{{tree}}", at=at.tree)
     when = reports.made(git("log", "-1", "--format=%s", at.tag, at=at.tree))
-    how = "".join((top / "scripts" / f).read_text() for f in ("boot.sh", "kunit.sh")) + \
-        "".join(map(inspect.getsource, (run_make, run_objects, compile_objects)))
+    if stack.changed(at.tree):
+        die(f"{short(at.tree)} has changes of its own: commit them and 'make export'")
+    how = how_it_is_run()
     failed = 0
     for name in wanted:
         row, start, log = rows[name], time.monotonic(), logs / "deps.log"
         try:
             if " clang " in row.what:
                 row.what = row.what.replace(" clang ", f" {newest_clang(at.tree)} ")
-            digest = hash_of(f"{trees}\n{row.what}\n{how}{config_of(row)}")[:12]
+            digest = hash_of(f"{trees}\n{row.what}\n{how[row.kind]}{config_of(row)}")[:12]
             if name in known and known[name][4] == digest and known[name][2].startswith("ok"):
                 print(f"ok       {name} (before)")
                 continue
@@ -197,6 +198,18 @@ def main():
 def groups(name):
     listed = re.findall(r"(?m)^\t\[(\w+)\]=", (top / "scripts/deps.sh").read_text())
     return [name] if name in listed else []
+
+
+def how_it_is_run():
+    """{KIND: what the verdict on a row depends on, besides the trees and the row}."""
+    parts = ("boot.sh", "kunit.sh", "common.sh", "guest.sh", "guest-run.sh", "judge.py",
+             "splats.sh", "races.sh", "boot-init.c")
+    texts = [(top / "scripts" / f).read_text() for f in parts]
+    texts += [(top / "configs" / f).read_text() for f in (
+        "splats", "boot.config", "arm64.config", "kcsan.config", "kunit-uml.config")]
+    own = map(inspect.getsource, (run_objects, compile_objects))
+    return {kind: objects.compilers() + "".join(of) for kind, of in (
+        ("make", texts), ("objects", own))}
 
 
 def config_of(row):

@@ -148,12 +148,15 @@ def hash_of(text):
     return git("hash-object", "--stdin", data=text.encode())
 
 
+def compilers():
+    return subprocess.run("gcc --version; aarch64-linux-gnu-gcc --version 2>&1", shell=True,
+                          stdout=subprocess.PIPE, text=True).stdout
+
+
 def how_built(script, more=""):
     """What a result depends on besides the source: the scripts, MORE and the compilers."""
-    compilers = subprocess.run("gcc --version; aarch64-linux-gnu-gcc --version 2>&1", shell=True,
-                               stdout=subprocess.PIPE, text=True).stdout
     return hash_of(uml_config() + Path(__file__).read_text() + more + Path(script).read_text() +
-                   compilers)
+                   compilers())
 
 
 def uml_build(log, src, out, config):

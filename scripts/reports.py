@@ -1,14 +1,15 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""reports.py: what the tables in results/ have in common, and the tests that they name. Called as
-a command it brings them up to date and measures nothing: rows of what is gone are dropped, what is
-new is 'not measured', all others stay, with the commit that they are of.
+"""reports.py [--commit]: what the tables in results/ have in common, and the tests that they name.
+Called as a command it brings them up to date and measures nothing: rows of what is gone are
+dropped, what is new is 'not measured', all others stay, with the commit that they are of. With
+--commit it says what a run that begins now is of.
 
 It is in no digest, so that what was measured stays when a head has another word.
 """
 
-import datetime, os, re, shutil, subprocess, textwrap
-from stack import build, die, git, main_tree, say, top
+import datetime, os, re, shutil, subprocess, sys, textwrap
+from stack import build, changed, die, git, main_tree, say, top
 
 NOT = "not measured"
 TABLE = re.compile(r"(?m)^\|.*\|\n\|[-:| ]+\|\n((?:\|.*\|\n)*)")
@@ -77,9 +78,13 @@ def share(rows):
 # ---- heads ----------------------------------------------------------------------------
 
 def commit():
-    """That of this repository, and whether something else than a report differs from it."""
-    changed = git("status", "--porcelain", "-uno", "--", ".", ":!results", at=top)
-    return git("rev-parse", "--short", "HEAD", at=top) + ("-dirty" if changed else "")
+    """That of this repository, and whether something else than a report differs from it. A long run
+    is of what there was when it began, which run.sh tells."""
+    if told := os.environ.get("SERIES_COMMIT"):
+        return told
+    mine = git("status", "--porcelain", "-uno", "--", ".", ":!results", at=top)
+    return git("rev-parse", "--short", "HEAD", at=top) + ("-dirty" if mine or main_tree.is_dir() and
+                                                          changed(main_tree) else "")
 
 
 def version(*argv):
@@ -162,6 +167,8 @@ def tree_of_cases():
 
 
 def main():
+    if sys.argv[1:] == ["--commit"]:
+        return print(commit())
     failed = []
     for writer in WRITERS:
         name, *options = writer.split()
@@ -169,7 +176,7 @@ def main():
             failed.append(name)
     if failed:
         die(f"not up to date: {' '.join(failed)}")
-    say("'git diff results' shows what has changed")
+    return say("'git diff results' shows what has changed")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from types import SimpleNamespace
 import objects, reports, stack
 from objects import bash
 from reports import NOT
-from stack import build, commits, die, git, logs, open_store, pick, say, short, standing, top
+from stack import build, commits, die, git, logs, open_store, pick, run_main, say, short, standing
+from stack import top
 
 work, out, kept = build / "results", build / "results.kunit-um", build / "results-topics"
 config, report = build / "results.config", top / "results/topics.md"
@@ -237,4 +238,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

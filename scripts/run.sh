@@ -4,14 +4,26 @@
 # the checkout to itself: install what it needs (groups of deps.sh), with -t make the work
 # tree, then run SCRIPT. What is wrong on the command line is refused before all that.
 command -v git >/dev/null && command -v python3 >/dev/null || "$(dirname "$0")/deps.sh" source
-lock_later=1
-. "$(dirname "$0")/common.sh"
-
 tree_first=
 if [ "$1" = -t ]; then tree_first=1; shift; fi
 read -ra groups <<<"$1"
 script=$2
 shift 2
+target=${script%.*}
+target=${target//_/-}
+declare -A takers=([SUITES]=kunit [TESTS]="boot backport drivers" [DRIVERS]=drivers [KCSAN]=boot
+	[WRITEBACK_FENCE_ROUNDS]=boot [KERNEL]="boot kunit soak" [MINUTES]=soak [SEED]=soak
+	[GDB]=shell [MUTANTS]=mutants [ROUNDS]=bench [ROWS]=matrix [UPDATE]="bench drivers soak"
+	[CHECKS]=check [NOBOOT]=backport [FILE]=issuer)
+for v in TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK PUBLIC SEND CONFIRM; do
+	takers[$v]="mail mail-test"
+done
+# Of the environment, which may have others of these names, only what the target takes.
+for v in "${!takers[@]}"; do
+	[[ " ${takers[$v]} " == *" $target "* || " ${GIVEN:-} " == *" $v "* ]] || unset "$v"
+done
+lock_later=1
+. "$(dirname "$0")/common.sh"
 
 arch=${ARCH:-}
 case $script:$arch in
@@ -22,22 +34,10 @@ soak.sh:*) die "ARCH=$arch: use um or arm64, or neither for both" ;;
 *) die "ARCH is for 'make kunit' and 'make soak'" ;;
 esac
 [ "$script" != soak.sh ] || [ "$arch" = um ] || groups+=(arm64)
-target=${script%.*}
-target=${target//_/-}
-declare -A takers=([SUITES]=kunit [TESTS]="boot backport drivers" [DRIVERS]=drivers [KCSAN]=boot
-	[WRITEBACK_FENCE_ROUNDS]=boot [KERNEL]="boot kunit soak" [MINUTES]=soak [SEED]=soak
-	[GDB]=shell [MUTANTS]=mutants [ROUNDS]=bench [ROWS]=matrix [UPDATE]="bench drivers soak"
-	[CHECKS]=check [NOBOOT]=backport [FILE]=issuer) other=([TOPIC]="; others take TOPICS")
-for v in TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK PUBLIC SEND CONFIRM; do
-	takers[$v]="mail mail-test"
-done
+declare -A other=([TOPIC]="; tree, boot, shell, drivers, test, kunit and check take TOPICS")
 for v in ${GIVEN:-}; do
 	[[ " ${takers[$v]:-$target} " == *" $target "* ]] ||
 		die "$v is for make ${takers[$v]// / and make }${other[$v]:-}"
-done
-# Of the environment, which may have others of these names, only what the target takes.
-for v in DRIVERS KERNEL GDB; do
-	[[ " ${takers[$v]} " == *" $target "* ]] || unset "$v"
 done
 # Their names do not need a tree.
 names() { sed -n "s/^\([a-z][a-z-]*\) .*/\1/p" "$top/configs/displays" | paste -sd' '; }
@@ -65,6 +65,13 @@ if [ -n "${KERNEL:-}" ]; then
 fi
 [ "$target" != issuer ] || [ -f "${FILE:-}" ] ||
 	die "FILE=${FILE:-} is no file; drivers/dma-buf/st-dma-fence-issuer.c is one to begin with"
+[[ $script:$arch != soak.sh:um || -z ${KERNEL:-} ]] ||
+	die "KERNEL=$KERNEL is for arm64"
+if [ "${UPDATE:-0}" = 1 ]; then
+	[ -z "$ksrc" ] && [ "$base" = "$default_base" ] ||
+		die "UPDATE=1 is for the base of patches/base: leave BASE and KSRC out"
+	[ -z "${TESTS:-}" ] || die "UPDATE=1 is for whole displays: leave TESTS out"
+fi
 [ "$script" != bench.sh ] || [ "$base" != 6.12 ] ||
 	die "BASE=6.12: bench compares with 6.12 anyway, leave BASE out"
 [ "$script" != mutants.py ] || "$top/scripts/mutants.py" --list >/dev/null
@@ -72,4 +79,7 @@ fi
 lock_checkout
 [ ${#groups[@]} -eq 0 ] || with_us "$top/scripts/deps.sh" "${groups[@]}"
 [ -z "$tree_first" ] || with_us "$top/scripts/stack.py" tree --keep
+# what a report is of that is written at the end
+SERIES_COMMIT=$("$top/scripts/reports.py" --commit)
+export SERIES_COMMIT
 exec "$top/scripts/$script" "$@"

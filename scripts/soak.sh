@@ -54,7 +54,7 @@ for arch in "${archs[@]}"; do
 	append="soak=$((minutes * 60)) soak_seed=$seed soak_suites=$suites"
 	append+=" selftest=$(IFS=,; echo "${programs[*]}") selftest_timeout=900"
 	append+=" WRITEBACK_FENCE_ROUNDS=20 kunit.enable=1 kunit.autorun=0"
-	log[$arch]=$logs/soak-$arch$kernel.log
+	log[$arch]=$logs/soak-$arch$kernel${variant:+-$variant}.log
 	: >"${log[$arch]}"
 	# A round that has begun a test gets to the end of it. The checkout's lock is not for it.
 	guest_boot "${log[$arch]}" $((minutes * 60 + 1200)) "$append" "${virtio_gpu[@]}" \

@@ -14,11 +14,17 @@ from pathlib import Path
 from types import SimpleNamespace
 import judge, reports
 from objects import places
-from stack import die, git, run_main, short
+from stack import die, git, run_main, short, top
 
 # Those of the table. Others are added when they have run.
 GUESTS = "um", "arm64", "arm64-rt"
 FIGURES = "signals names races unbinds unloads ioctls faults".split()
+
+
+def guests():
+    """Those that there may be: GUESTS, and arm64 with a configuration of its own."""
+    return {*GUESTS, *(f"arm64-{path.stem.removeprefix('boot-')}"
+                       for path in (top / "configs").glob("boot-*.config"))}
 
 
 def read(log):
@@ -45,12 +51,13 @@ def verdict(said, guest, code, state):
     good = said.end == ["0"] and code == 0 and not said.splats and not said.failed and \
         said.sums["signals"] > 0 and said.sums["unbinds"] > 0
     print(f"{'passed' if good else 'FAILED'} {guest}: {line(said)}")
-    if not said.end or code:
-        last = [text for text in said.text.split("\n") if text][-1:]
-        print(f"    the guest did not get to its end ({state if not said.end else f'exit {code}'});"
-              f" last line: {''.join(last)[:90]}")
-    wrong = re.findall(r"(?m)^(?:\[[ 0-9.]*\] )?((?:test: )?not ok \d.*|boot-init: soak .*"
-                       r"failed=[1-9].*)", said.text)
+    last = [text for text in said.text.split("\n") if text][-1:]
+    if not said.end:
+        print(f"    the guest did not get to its end ({state}); last line: {''.join(last)[:90]}")
+    elif code:
+        print(f"    the guest got to its end, but did not power off (exit {code})")
+    wrong = re.findall(r"(?m)^(?:\[[ 0-9.]*\] )?((?:test: )?not ok \d.*|boot-init: .* took more "
+                       r"than .*|boot-init: soak .*failed=[1-9].*)", said.text)
     for text in [*wrong[:10], *said.splats[:3]]:
         print(f"    {text}")
     for text in sorted(set(re.findall(r"ok \d+ (.* # SKIP.*)", said.text)))[:20]:
@@ -67,11 +74,11 @@ def row(said, guest, minutes, seed, good):
 def write(report, when, mine=()):
     """The row in place of the one that there is for that guest, or none."""
     rows = {guest: [guest, reports.NOT, *["-"] * 15] for guest in GUESTS}
-    rows |= {r[0]: r for r in [*reports.rows_of(report), *mine]}
-    titles = ["guest", "minutes", "seed", "rounds", "runs", *FIGURES, "failed", "splats", "", "on",
-              "commit"]
+    rows |= {r[0]: r for r in [*reports.rows_of(report), *mine] if r[0] in guests()}
+    titles = ["guest", "minutes asked for", "seed", "rounds", "runs", *FIGURES, "failed", "splats",
+              "", "on", "commit"]
     reports.write(report, reports.head(
-        "Everything in a loop", "make soak MINUTES=60 UPDATE=1", when, reports.share(rows.values()),
+        "Everything in a loop", "make soak UPDATE=1", when, reports.share(rows.values()),
         "Each guest runs every selftest and the KUnit suites until the time is over, and comes to "
         "the end of a test then. KERNEL=rt has a guest of its own.") +
         reports.lines([titles, ["---"] + ["---:"] * 13 + ["---"] * 3, *rows.values()]))
@@ -81,7 +88,7 @@ def main(log="", *how):
     if log == "--refresh":
         report = reports.path_of("soak.md")
         return write(report, reports.made_before(report))
-    if len(how) not in (0, 5):
+    if not log or len(how) not in (0, 5):
         die("usage: " + __doc__.partition(":")[0])
     said = read(Path(log))
     if not how:

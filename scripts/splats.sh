@@ -12,8 +12,9 @@ patterns=$top/configs/splats
 found=0
 for log; do
 	[ -f "$log" ] || die "splats.sh: no log $log"
-	lines=$(console "$log" | grep -aEf <(grep '^[^#!]' "$patterns") |
-		grep -avEf <(sed -n 's/^!//p' "$patterns") || true)
+	lines=$(console "$log" | { grep -aEf <(grep '^[^#!]' "$patterns") || [ $? = 1 ]; } |
+		{ grep -avEf <(sed -n 's/^!//p' "$patterns") || [ $? = 1 ]; }) ||
+		die "splats.sh: $patterns has a wrong pattern" 2>&1
 	[ -z "$lines" ] || printf '%s\n' "$lines" | sed "s|^|${log##*/}: |"
 	found=$((found + ${#lines}))
 done

@@ -158,9 +158,9 @@ def refresh_stack(topics, keep, checkout):
                 f"{last(state['branches'])}")
         base, end = standing() or rev("refs/series/base"), last(topics)
         if checkout and main_tree.is_dir():
-            how = "as a rebase has left it, which has not ended" if rebasing(main_tree) else \
-                "with your changes in it"
-            say(f"using {short(main_tree)} {how}")
+            say(f"using {short(main_tree)} " + (
+                "in the middle of a rebase: 'git rebase --continue' or '--abort' there ends it"
+                if rebasing(main_tree) else "with your changes in it"))
     else:
         for topic in waiting:
             die(f"patches/{topic} has no patches: make a branch {topic} in {short(main_tree)} "
