@@ -51,8 +51,10 @@ def main():
         bad = rc != "0" or bool(splats) or "passed" not in cases
         failed |= bad
         print("FAILED  " if bad else "ok      ", suite, cases or "no result")
-        for line in splats[:3]:
-            print("   ", line)
+        kernel = text_of(Path(f"{log}.kernel.log"))
+        wrong = re.findall(r"(?m)^.*TION FAILED at .*\n(?:.*\n){,3}", kernel)
+        for line in [*splats[:3], *wrong[:3]]:
+            print("   ", line.rstrip())
         if bad:
             print(f"    logs: {short(log)}.log and {log.name}.kernel.log")
     sys.exit(failed)
