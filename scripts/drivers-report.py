@@ -107,13 +107,12 @@ def main():
         # one for each boot, where the kernel died
         logs = [log for n in range(1, 100)
                 if (log := build / f"logs/{name}{f'-{n}' * (n > 1)}{suffix}.log").exists()]
-        if not logs:
+        # guest-run.sh has left what it is of
+        of = Path(f"{logs[-1]}.commit") if logs else None
+        if not of or not of.exists():
             continue
         booted = int(logs[-1].stat().st_mtime)
-        # guest-run.sh has left what it is of
-        of = Path(f"{logs[-1]}.commit")
-        when[display, kernel] = (str(datetime.date.fromtimestamp(booted)), of.read_text().strip()
-                                 if of.exists() else "not recorded")
+        when[display, kernel] = (str(datetime.date.fromtimestamp(booted)), of.read_text().strip())
         cases = {key: {column: verdict for column, verdict in cells.items()
                        if key[0] != display or column[0] != kernel}
                  for key, cells in cases.items()}
