@@ -263,11 +263,95 @@ static void test_callback_drops_other(struct kunit *test)
 	timeline_close(&timeline);
 }
 
+struct second {
+	struct dma_fence_cb cb;
+	struct timeline *timeline;
+	struct mm_struct *mm;
+	struct dma_fence *later;
+	struct completion go;
+	bool began, overtaken;
+	long ret;
+};
+
+/* Has the other thread increment the timeline now, and gives it time for that. */
+static void second_cb(struct dma_fence *fence, struct dma_fence_cb *cb)
+{
+	struct second *second = container_of(cb, struct second, cb);
+	unsigned int ms;
+
+	complete(&second->go);
+	for (ms = 0; ms < 5000 && !READ_ONCE(second->began); ms++)
+		mdelay(1);
+	for (ms = 0; ms < 50 && !second->overtaken; ms++) {
+		mdelay(1);
+		second->overtaken = dma_fence_is_signaled(second->later);
+	}
+}
+
+static int second_thread(void *arg)
+{
+	struct second *second = arg;
+
+	kthread_use_mm(second->mm);
+	wait_for_completion(&second->go);
+	WRITE_ONCE(second->began, true);
+	second->ret = sw_sync_debugfs_fops.unlocked_ioctl(second->timeline->file,
+							  SW_SYNC_IOC_INC,
+							  (unsigned long)second->timeline->arg);
+	kthread_unuse_mm(second->mm);
+	return 0;
+}
+
+/* Fences signal in their order, also if two increments meet. */
+static void test_increments_in_order(struct kunit *test)
+{
+	struct second second = {};
+	struct timeline timeline;
+	struct task_struct *task;
+	struct dma_fence *fence;
+	unsigned int cpu;
+
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "needs two CPUs");
+
+	timeline_open(test, &timeline);
+	fence = timeline_fence(test, &timeline, 1);
+	second.later = timeline_fence(test, &timeline, 2);
+	second.timeline = &timeline;
+	second.mm = current->mm;
+	init_completion(&second.go);
+	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &second.cb,
+							second_cb));
+
+	task = kthread_create(second_thread, &second, "sw-sync-second");
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
+	get_task_struct(task);
+
+	migrate_disable();
+	cpu = cpumask_any_but(cpu_online_mask, smp_processor_id());
+	kthread_bind(task, cpu);
+	wake_up_process(task);
+	/* Leaves its argument, an increment by one, for the other thread. */
+	timeline_inc(test, &timeline, 1);
+	migrate_enable();
+
+	kthread_stop_put(task);
+	KUNIT_EXPECT_TRUE_MSG(test, second.began, "The threads did not meet");
+	KUNIT_EXPECT_FALSE(test, second.overtaken);
+	KUNIT_EXPECT_EQ(test, second.ret, 0);
+	KUNIT_EXPECT_EQ(test, dma_fence_get_status(second.later), 1);
+
+	dma_fence_put(second.later);
+	dma_fence_put(fence);
+	timeline_close(&timeline);
+}
+
 static struct kunit_case sw_sync_cases[] = {
 	KUNIT_CASE(test_signaler_holds_reference),
 	KUNIT_CASE(test_released_while_incremented),
 	KUNIT_CASE(test_released_while_closed),
 	KUNIT_CASE(test_callback_drops_other),
+	KUNIT_CASE(test_increments_in_order),
 	{}
 };
 
