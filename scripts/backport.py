@@ -192,10 +192,11 @@ def main():
         die(f"NOBOOT={noboot}: use 0 or 1")
     if at.home:
         die("give an older kernel: BASE=7.2, or KSRC=")
+    # First what Debian may not have.
+    stack.tree("--base")
     older = {name: os.environ.pop(name, "") for name in ("BASE", "KSRC", "TOPICS")}
     stack.tree("--keep")
     os.environ.update(older, CROSS_COMPILE=objects.cross_compile("arm64"))
-    stack.tree("--base")
     port, bad = Port(at), False
     start, end = port.apply_all()
     files = port.git("diff", "--name-only", "--diff-filter=d", start, end, "--", "*.c").splitlines()

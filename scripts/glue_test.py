@@ -403,6 +403,8 @@ class Words(Story):
 
     def test_words(self):
         """names of variables, topics and targets are checked"""
+        self.refuses("no topic 'alfa'; near it: alpha", "kunit", TOPICS="alfa")
+        self.refuses("make mail takes one topic: TOPIC=NAME", "mail", TOPICS="alpha")
         self.refuses("no variable SERIE: did you mean SERIES", "tree", SERIE="none")
         self.refuses("no topic 'foo'; use some of: alpha beta gamma lab", "kunit", TOPICS="foo")
         self.refuses("leave TOPICS out, or SERIES", "test", TOPICS="alpha", SERIES="none")
@@ -462,6 +464,9 @@ class Cold(Story):
     def test_tree(self):
         """tree from cold waits for another make, and is not made again"""
         self.by_make = True
+        # without a tree only what is very near to something
+        self.refuses("suite 'sync_tst'; near it: sync_test$", "kunit", SUITES="sync_tst")
+        self.check(not self.t.exists(), "build/linux is made for a suite that is not there")
         lock = os.open(self.repo, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)
         said, holder = self.tmp / "first", self.build / "at-work"

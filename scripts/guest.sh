@@ -80,7 +80,8 @@ guest_kernel() {
 		awk -F= '/^CONFIG_/ { last[$1] = $0 } /^# CONFIG_/ { delete last[$2] }
 			END { for (o in last) print last[o] }')
 	quietly "$logs/boot-build-$name.log" \
-		"building the $name kernel (10 to 20 minutes from cold)" kmake "$image" modules
+		"building the $name kernel (10 to 20 minutes from cold, undisturbed)" \
+		kmake "$image" modules
 }
 
 # The selftests that this tree has.

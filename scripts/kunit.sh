@@ -40,11 +40,11 @@ esac
 need_space 4000 "the KUnit kernel"
 cd "$tree"
 quietly "$logs/kunit-build-$kernel.log" \
-	"building the KUnit kernel for $kernel (5 to 10 minutes from cold)" \
+	"building the KUnit kernel for $kernel (5 to 10 minutes from cold, undisturbed)" \
 	$kunit build --build_dir="$out" --kunitconfig="$config" --jobs="$jobs" "${target[@]}"
 
 for glob in "${globs[@]}"; do
-	name=kunit-$kernel-$(tr -dc 'a-z0-9_-' <<<"$glob")${variant:+-$variant}
+	name=kunit-$kernel-$(tr -dc 'a-z0-9_.-' <<<"$glob")${variant:+-$variant}
 	start=$SECONDS rc=0
 	kunit_exec "$tree" "$out" "$logs/$name" "$glob" "${target[@]}" \
 		--kernel_args kasan_multi_shot --timeout 600 || rc=$?

@@ -30,7 +30,7 @@ import stack
 from stack_lib import *
 from topics import *
 
-ADDRESS = r"[^\s<>@]+@[^\s<>@]+"
+ADDRESS = r"[^\s<>@,]+@[^\s<>@,]+"
 CHECKPATCH = ("./scripts/checkpatch.pl", "--strict", "--no-tree", "--terse", "--show-types",
               "--ignore", "FILE_PATH_CHANGES,GIT_COMMIT_ID,UNKNOWN_COMMIT_ID")
 MAINTAINERS = ("./scripts/get_maintainer.pl", "--no-rolestats", "--no-git", "--no-git-fallback",
@@ -98,8 +98,11 @@ def choose(topics, name):
     if name and topics[name].kind == "post":
         return topics[name]
     print("topics for the lists:")
-    for t in (t for t in topics.values() if t.kind == "post"):
-        after = f", after {','.join(t.needs)}" if t.needs else ""
+    for n, t in enumerate(topics.values()):
+        if t.kind != "post":
+            continue
+        needs = "all before" if len(t.needs) == n else ",".join(t.needs)
+        after = f", after {needs}" if t.needs else ""
         first = ", security@kernel.org first" if security(t.name) else ""
         print(f"    {t.name:<24} {t.tree}{after}{first}")
     die(f"TOPIC={name}: is only for this repository" if name else

@@ -39,6 +39,8 @@ for v in ${GIVEN:-}; do
 	[[ " ${takers[$v]:-$target} " == *" $target "* ]] ||
 		die "$v is for make ${takers[$v]// / and make }${other[$v]:-}"
 done
+[[ $target != mail || " ${GIVEN:-} " != *" TOPICS "* ]] ||
+	die "make mail takes one topic: TOPIC=NAME"
 # Their names do not need a tree.
 names() { sed -n "s/^\([a-z][a-z-]*\) .*/\1/p" "$top/configs/displays" | paste -sd' '; }
 if [ -n "${DRIVERS:-}" ]; then
@@ -54,7 +56,7 @@ v+=/tools/testing/selftests/drivers/dma-buf/drm_device_gone.c
 # What nobody has heard of is not waited for. The script looks closer.
 v=SUITES
 [ "$target" != boot ] || v=TESTS
-if [[ $target =~ ^(boot|kunit)$ && -n ${!v:-} && -d $tree ]]; then
+if [[ $target =~ ^(boot|kunit)$ && -n ${!v:-} ]]; then
 	given_words "$v"
 	"$top/scripts/names.py" --soon "$tree" "${words[@]}"
 fi

@@ -19,8 +19,9 @@ def patches_of(topics, kept, base, exact):
     """{topic: {name: content}} of the patch files. Where nothing differs it is the old one. Those
     that do not apply on what the topic needs, without the rest of the stack, are made on that."""
     lines, result = ranges_of(kept, base), {}
-    with tempfile.TemporaryDirectory(dir=build, prefix="stack.") as tmp:
+    with tempfile.TemporaryDirectory(dir=build, prefix="stack.") as tmp, Dots() as dots:
         def make(topic, commits):
+            dots.step()
             old = {} if exact else {essence(p.read_bytes()): p.read_bytes()
                                     for p in patch_files(topic)}
             result[topic] = formatted(topic, commits, old)
@@ -33,6 +34,7 @@ def patches_of(topics, kept, base, exact):
         files = {t: patch_files(t, Path(tmp)) for t in kept}
         index = Index(base, tmp, sum(files.values(), []))
         for n, topic in enumerate(kept):
+            dots.step()
             needs = [t for t in topics[topic].needs if t in kept]
             # a lab topic is only applied here
             if topics[topic].kind == "post" and len(needs) < n and \

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """What stack.py and its likes share: git, patches/, and the branches of build/linux.git."""
 
-import contextlib, fcntl, hashlib, json, multiprocessing, os, re, shutil, signal, subprocess, sys
-import tempfile, time
+import contextlib, difflib, fcntl, hashlib, json, multiprocessing, os, re, shutil, signal
+import subprocess, sys, tempfile, time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +39,23 @@ def die(text):
 
 def short(path):
     return os.path.relpath(path, top)
+
+
+class Dots:
+    """A dot every ten seconds of what goes on in steps, and in the end of the line."""
+
+    def __enter__(self):
+        self.last, self.any = time.monotonic(), False
+        return self
+
+    def step(self):
+        if time.monotonic() - self.last > 10:
+            self.last, self.any = time.monotonic(), True
+            print(".", end="", flush=True)
+
+    def __exit__(self, *why):
+        if self.any:
+            print(flush=True)
 
 
 class Ended(BaseException):
@@ -212,7 +229,9 @@ def read_series():
 def known(names, topics):
     for name in names:
         if name not in topics:
-            die(f"there is no topic '{name}'; use some of: {' '.join(topics)}")
+            near = difflib.get_close_matches(name, topics, 4)
+            die(f"there is no topic '{name}'; " + (
+                f"near it: {' '.join(near)}" if near else f"use some of: {' '.join(topics)}"))
     return [t for t in topics if t in names]
 
 
@@ -352,8 +371,10 @@ def am_all(base, topics, root=patches, state=None):
             if was != [topic, digest(files[topic])] or not rev(state["branches"][topic]):
                 break
             ends[topic] = at = state["branches"][topic]
-    with tempfile.TemporaryDirectory(dir=build, prefix="stack.") as tmp, scratch(at) as run:
+    with tempfile.TemporaryDirectory(dir=build, prefix="stack.") as tmp, scratch(at) as run, \
+            Dots() as dots:
         for topic in list(files)[len(ends):]:
+            dots.step()
             if why := fails(run, "am", "-q", "--keep-non-patch", *files[topic]):
                 n = int(run("rev-list", "--count", f"{at}..HEAD"))
                 run("am", "--abort", rc=True)
