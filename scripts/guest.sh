@@ -80,7 +80,7 @@ guest_kernel() {
 		awk -F= '/^CONFIG_/ { last[$1] = $0 } /^# CONFIG_/ { delete last[$2] }
 			END { for (o in last) print last[o] }')
 	quietly "$logs/boot-build-$name.log" \
-		"building the $name kernel (10 to 20 minutes from cold, undisturbed)" \
+		"building the $name kernel (10 to 20 minutes from cold)" \
 		kmake "$image" modules
 }
 

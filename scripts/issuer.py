@@ -34,7 +34,7 @@ def main():
         print(line)
     (work / place).write_text(file.read_text())
     config.write_text(objects.uml_config())
-    print("== building the KUnit kernel (5 to 10 minutes from cold) ", end="", flush=True)
+    print("== building the KUnit kernel (10 to 15 minutes from cold) ", end="", flush=True)
     if not objects.uml_build(build_log, work, out, config):
         print(" FAILED")
         print(objects.complaints(build_log, r"\berror:"))
@@ -52,8 +52,9 @@ def main():
         failed |= bad
         print("FAILED  " if bad else "ok      ", suite, cases or "no result")
         kernel = text_of(Path(f"{log}.kernel.log"))
+        cases = re.findall(r"(?m)^\[[\d:]*\] \[FAILED\] (\w+)", text_of(Path(f"{log}.log")))
         wrong = re.findall(r"(?m)^.*TION FAILED at .*\n(?:.*\n){,3}", kernel)
-        for line in [*splats[:3], *wrong[:3]]:
+        for line in [*cases, *splats[:3], *wrong[:3]]:
             print("   ", line.rstrip())
         if bad:
             print(f"    logs: {short(log)}.log and {log.name}.kernel.log")

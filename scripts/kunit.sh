@@ -40,7 +40,7 @@ esac
 need_space 4000 "the KUnit kernel"
 cd "$tree"
 quietly "$logs/kunit-build-$kernel.log" \
-	"building the KUnit kernel for $kernel (5 to 10 minutes from cold, undisturbed)" \
+	"building the KUnit kernel for $kernel (5 to 15 minutes from cold)" \
 	$kunit build --build_dir="$out" --kunitconfig="$config" --jobs="$jobs" "${target[@]}"
 
 for glob in "${globs[@]}"; do

@@ -326,7 +326,7 @@ def run_these(wanted, count, known, digests, keep):
     if any(m.kind not in ("litmus", "cocci") for m in wanted.values()):
         config.write_text((top / "configs/kunit-uml.config").read_text())
         bash('need_space 4000 "the KUnit kernel"')
-        print("== building the KUnit kernel (5 to 10 minutes from cold) ", end="", flush=True)
+        print("== building the KUnit kernel (10 to 15 minutes from cold) ", end="", flush=True)
         if not built():
             die(f"the KUnit kernel does not build; the whole log is {short(build_log)}")
         print(" done")
