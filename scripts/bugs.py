@@ -136,7 +136,7 @@ def run_selftests(names):
         env = {k: v for k, v in os.environ.items() if k not in ("GIVEN", "MAKEFLAGS", "SCOPE")}
         make = ["make", "-C", top, "boot", f"SERIES={series}", f"TESTS={' '.join(tests)}"]
         run = subprocess.Popen(make, env=env | {"SERIES_LOCKED": "1"}, stdout=subprocess.PIPE,
-                               text=True)
+                               stdin=subprocess.DEVNULL, text=True, process_group=0)
         said = {}
         with ending(run, run.wait, False):
             for line in run.stdout:

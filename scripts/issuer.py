@@ -52,9 +52,9 @@ def main():
         failed |= bad
         print("FAILED  " if bad else "ok      ", suite, cases or "no result")
         kernel = text_of(Path(f"{log}.kernel.log"))
-        cases = re.findall(r"(?m)^\[[\d:]*\] \[FAILED\] (\w+)", text_of(Path(f"{log}.log")))
+        failing = re.findall(r"(?m)^\[[\d:]*\] \[FAILED\] (\w+)", text_of(Path(f"{log}.log")))
         wrong = re.findall(r"(?m)^.*TION FAILED at .*\n(?:.*\n){,3}", kernel)
-        for line in [*cases, *splats[:3], *wrong[:3]]:
+        for line in [*failing, *splats[:3], *wrong[:3]]:
             print("   ", line.rstrip())
         if bad:
             print(f"    logs: {short(log)}.log and {log.name}.kernel.log")
