@@ -17,8 +17,9 @@ from pathlib import Path
 import judge
 from stack_lib import build, die, top
 
-ASKS = "BASE", "KSRC", "SERIES", "TOPICS", "SCOPE", "SERIES_LOCKED"
-env = {k: v for k, v in os.environ.items() if k not in ASKS and not k.startswith(("GIT_", "MAKE"))}
+ASKS = "BASE", "KSRC", "SERIES", "TOPICS", "SCOPE"
+OURS = "GIT_", "MAKE", "SERIES_"
+env = {k: v for k, v in os.environ.items() if k not in ASKS and not k.startswith(OURS)}
 env |= dict(GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_NOSYSTEM="1", LC_ALL="C")
 GIT = "git", "-c", "user.name=series", "-c", "user.email=series@localhost"
 AS_X = "-c", "user.name=x", "-c", "user.email=x@y"
