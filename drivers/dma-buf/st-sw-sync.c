@@ -165,13 +165,26 @@ static int releaser_thread(void *arg)
 	return 0;
 }
 
+/* On another CPU than this thread, which stays on its own until migrate_enable(). */
+static struct task_struct *run_elsewhere(struct kunit *test, int (*fn)(void *),
+					 void *arg)
+{
+	struct task_struct *task = kthread_create(fn, arg, "sw-sync-other");
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
+	get_task_struct(task);
+	migrate_disable();
+	kthread_bind(task, cpumask_any_but(cpu_online_mask, smp_processor_id()));
+	wake_up_process(task);
+	return task;
+}
+
 static void test_released_while_signaled(struct kunit *test, bool close)
 {
 	struct releaser releaser = {};
 	struct timeline timeline;
 	struct task_struct *task;
 	struct dma_fence *fence;
-	unsigned int cpu;
 
 	if (num_online_cpus() < 2)
 		kunit_skip(test, "needs two CPUs");
@@ -183,15 +196,7 @@ static void test_released_while_signaled(struct kunit *test, bool close)
 	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &releaser.cb,
 							releaser_cb));
 
-	task = kthread_create(releaser_thread, &releaser, "sw-sync-releaser");
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
-	get_task_struct(task);
-
-	migrate_disable();
-	cpu = cpumask_any_but(cpu_online_mask, smp_processor_id());
-	kthread_bind(task, cpu);
-	wake_up_process(task);
-
+	task = run_elsewhere(test, releaser_thread, &releaser);
 	kunit_warning_suppress(test) {
 		if (close)
 			timeline_close(&timeline);
@@ -309,7 +314,6 @@ static void test_increments_in_order(struct kunit *test)
 	struct timeline timeline;
 	struct task_struct *task;
 	struct dma_fence *fence;
-	unsigned int cpu;
 
 	if (num_online_cpus() < 2)
 		kunit_skip(test, "needs two CPUs");
@@ -323,14 +327,7 @@ static void test_increments_in_order(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, 0, dma_fence_add_callback(fence, &second.cb,
 							second_cb));
 
-	task = kthread_create(second_thread, &second, "sw-sync-second");
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
-	get_task_struct(task);
-
-	migrate_disable();
-	cpu = cpumask_any_but(cpu_online_mask, smp_processor_id());
-	kthread_bind(task, cpu);
-	wake_up_process(task);
+	task = run_elsewhere(test, second_thread, &second);
 	/* Leaves its argument, an increment by one, for the other thread. */
 	timeline_inc(test, &timeline, 1);
 	migrate_enable();
