@@ -29,7 +29,7 @@ check backport: export SCOPE = select
 soak bench mutants rules issuer matrix sparse coccicheck litmus: export SCOPE = all
 results-topics bugs conversions refresh sending: export SCOPE = home
 
-run := @scripts/run.sh
+run := @exec scripts/run.sh
 
 .DEFAULT_GOAL := help
 .PHONY: help boot shell soak bench test kunit litmus sparse coccicheck mutants rules issuer check \

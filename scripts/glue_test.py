@@ -967,6 +967,14 @@ class Ends(Story):
         self.ends("bash", "-c", 'no_places=1; . scripts/common.sh; quietly "$logs/x" waiting hang',
                   children=2)
 
+    def test_make(self):
+        """a long step of a target, when make alone is ended"""
+        path = self.repo / "scripts/clean.sh"
+        own = path.read_text()
+        write(path, '#!/bin/bash\nno_places=1; . scripts/common.sh; quietly "$logs/x" waiting hang\n')
+        self.ends(shutil.which("make"), "clean", children=2, signals=[signal.SIGTERM])
+        write(path, own)
+
     def test_nested(self):
         """a long step of a script that another one waits for"""
         write(self.build / "inner", '. scripts/common.sh; quietly "$logs/x" waiting hang\n')
