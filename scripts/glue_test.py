@@ -983,10 +983,12 @@ class Ends(Story):
 
     def test_python(self):
         """a long step of Python"""
+        shutil.copy(self.build / "fakes/hang", self.build / "make")
         for step in ('stack_lib.quietly(log, "waiting", stack_lib.run_command, "hang")',
-                     'objects.all_with_dots(log, ["hang"])'):
-            self.ends(sys.executable, "-c", f"import sys; sys.path.insert(0, 'scripts')\n"
-                      "import objects, stack_lib\nlog = stack_lib.logs / 'x'\n"
+                     'objects.all_with_dots(log, ["hang"])', 'bugs.run_selftests(["a.b"])'):
+            self.ends(sys.executable, "-c", f"import os, sys; sys.path.insert(0, 'scripts')\n"
+                      "import bugs, objects, stack_lib\nlog = stack_lib.logs / 'x'\n"
+                      "os.environ['PATH'] = f'build:{os.environ[\"PATH\"]}'\n"
                       f"stack_lib.run_main(lambda: (stack_lib.lock_checkout(), {step}))",
                       children=2)
 
