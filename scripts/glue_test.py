@@ -797,6 +797,9 @@ class Backport(Story):
         self.check("| alpha | 1 patch as in mainline |" in out, "there is no row", out)
         self.same("status", sh(mine, "git", "status", "--porcelain"), "")
         self.same(report, report.read_text(), before)
+        sh(mine, "git", "checkout", "-q", "origin/more")
+        self.port("(?s)^alpha +is there already$.*there is nothing to port", fails=True, BASE="",
+                  KSRC=mine, NOBOOT=1)
 
     def test_conflict(self):
         """a conflict waits to be mended, and is then the form of the topic for that kernel"""
