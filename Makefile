@@ -50,6 +50,7 @@ define variables
   TESTS="unbind_closed"  drivers: only these ways to go
   WRITEBACK_FENCE_ROUNDS=n  boot: devices that come and go in the selftest (default 100)
   KCSAN=1       boot: look for data races instead of use after free
+  ARCH=arm      boot: on 32-bit ARM
   KERNEL=rt     boot, soak: with PREEMPT_RT; strict, plain, lazy, and for kunit up, nodebug:
                 configs/boot-rt.config or configs/kunit-up.config on top
   CHECKS="docs bisect"  check: only these, by the names in its table

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
-# boot.sh: cross-build the tree for arm64, boot it in QEMU with 2 CPUs and run the
+# boot.sh: cross-build the tree for arm64, or ARCH=arm, boot it in QEMU with 2 CPUs and run the
 # selftests and the KUnit suites inside, each in a boot of its own. Ends with a
 # table; fails if anything failed, on any splat, and on a guest that never reports.
 # TESTS= picks some, by the names of selftests and KUnit suites; NAME.CASE
@@ -13,14 +13,15 @@
 rounds=${WRITEBACK_FENCE_ROUNDS:-100}
 kcsan=${KCSAN:-0}
 
-guest_config=(boot.config arm64.config)
+guest_arch=${ARCH:-arm64}
+guest_config=(boot.config "$guest_arch.config")
 if [ "$kcsan" = 1 ]; then
 	guest_config+=(kcsan.config)
-	guest_suffix=arm64-kcsan
+	guest_suffix=$guest_arch-kcsan
 fi
 if [ -n "${KERNEL:-}" ]; then
 	guest_config+=("boot-$KERNEL.config")
-	guest_suffix=${guest_suffix:-arm64}-$KERNEL
+	guest_suffix=${guest_suffix:-$guest_arch}-$KERNEL
 fi
 . "$top/scripts/guest.sh"
 . "$top/scripts/guest-run.sh"
@@ -120,4 +121,4 @@ for suite in "${suites[@]}"; do
 	kunit_lines "$parsed" 'FAILED|CRASHED|SKIPPED' | grep -vE "$provoked" | head -n 20 || true
 done
 
-run_table "arm64${KERNEL:+, $KERNEL}"
+run_table "$guest_arch${KERNEL:+, $KERNEL}"

@@ -414,6 +414,7 @@ class Words(Story):
         self.refuses("MINUTES is for make soak", "tree", MINUTES=3)
         self.refuses("TOPIC is for make mail.*; tree, .* take TOPICS", "export", TOPIC="alpha")
         self.refuses("use um, arm64 or x86_64", "kunit", ARCH="'")
+        self.refuses("use arm64 or arm", "boot", ARCH="x86_64")
         self.refuses("KERNEL=nonsense: there are: lazy plain rt strict", "boot", KERNEL="nonsense")
         self.refuses("KERNEL=rt: there are: nodebug up", "kunit", KERNEL="rt")
         self.refuses("KERNEL is for make boot and make kunit", "tree", KERNEL="rt")

@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2034,SC2154
 # Sourced by the scripts that boot a kernel for userspace checks: builds the
 # kernel, its selftests and an initramfs, and boots them with 2 CPUs.
-# Set guest_arch (arm64 or x86_64 under QEMU, or um) and guest_config (files in configs/)
+# Set guest_arch (arm64, arm or x86_64 under QEMU, or um) and guest_config (files in configs/)
 # before guest_build. $programs are the selftests for it, of those that guest_programs says.
 
 guest_arch=${guest_arch:-arm64}
@@ -16,13 +16,15 @@ virtio_gpu=(-global virtio-mmio.force-legacy=false -device virtio-gpu-device)
 qemu='' cross='' defaults=allnoconfig
 case $guest_arch in
 arm64) machine=aarch64 image=Image ;;
+arm) machine=arm image=zImage ;;
 x86_64) machine=x86_64 image=bzImage ;;
 um) machine='' image=linux defaults=alldefconfig ;;	# as kunit.py does
-*) die "$guest_arch: use arm64, x86_64 or um" ;;
+*) die "$guest_arch: use arm64, arm, x86_64 or um" ;;
 esac
 if [ -n "$machine" ]; then
 	qemu=qemu-system-$machine
 	[ "$(uname -m)" = "$machine" ] || cross=$machine-linux-gnu-
+	[ "$guest_arch" != arm ] || cross=arm-linux-gnueabihf-
 fi
 
 kmake() { make -C "$tree" ARCH="$guest_arch" CROSS_COMPILE="$cross" O="$out" -j"$jobs" "$@"; }
@@ -111,6 +113,7 @@ guest_boot() {
 		[ $(($(date +%s) - $(stat -c %Y "$log"))) -lt "$guest_silence" ] || kill "$self"
 	done 9>&- &
 	case $guest_arch in
+	arm) board=virt,highmem=off append="console=ttyAMA0 $append" ;;
 	arm64) board=virt append="console=ttyAMA0 $append" ;;
 	x86_64) board=pc append="console=ttyS0 $append"; set -- -vga none "$@" ;;
 	um)

@@ -206,7 +206,7 @@ def how_it_is_run():
              "splats.sh", "races.sh", "boot-init.c")
     texts = [(top / "scripts" / f).read_text() for f in parts]
     texts += [(top / "configs" / f).read_text() for f in (
-        "splats", "boot.config", "arm64.config", "kcsan.config", "kunit-uml.config")]
+        "splats", "boot.config", "arm64.config", "arm.config", "kcsan.config", "kunit-uml.config")]
     own = map(inspect.getsource, (run_objects, compile_objects))
     return {kind: objects.compilers() + "".join(of) for kind, of in (
         ("make", texts), ("objects", own))}

@@ -28,10 +28,11 @@ lock_later=1
 arch=${ARCH:-}
 case $script:$arch in
 kunit.sh:|kunit.sh:um|soak.sh:um|*.sh:|*.py:) ;;
-kunit.sh:arm64|kunit.sh:x86_64|soak.sh:arm64) groups+=("$arch") ;;
+kunit.sh:arm64|kunit.sh:x86_64|soak.sh:arm64|boot.sh:arm64|boot.sh:arm) groups+=("$arch") ;;
 kunit.sh:*) die "ARCH=$arch: use um, arm64 or x86_64" ;;
 soak.sh:*) die "ARCH=$arch: use um or arm64, or neither for both" ;;
-*) die "ARCH is for 'make kunit' and 'make soak'" ;;
+boot.sh:*) die "ARCH=$arch: use arm64 or arm" ;;
+*) die "ARCH is for make kunit, make boot and make soak" ;;
 esac
 [ "$script" != soak.sh ] || [ "$arch" = um ] || groups+=(arm64)
 declare -A other=([TOPIC]="; tree, boot, shell, drivers, test, kunit and check take TOPICS")

@@ -27,10 +27,10 @@ struct gpu {
 	u64 context;
 
 	struct mutex submit;	/* one job at a time */
-	u64 emitted;
+	u32 emitted;
 
 	/* The hardware. What a job writes is there before its seqno is. */
-	u64 seqno;
+	u32 seqno;
 	u64 memory[GPU_JOBS];
 	bool hung;
 	struct hrtimer clock;
@@ -42,7 +42,7 @@ struct gpu {
 
 	struct delayed_work timeout;
 	unsigned int resets;
-	u64 before_irq;		/* a seqno that is done before the irq is enabled */
+	u32 before_irq;		/* a seqno that is done before the irq is enabled */
 };
 
 struct gpu_fence {
@@ -62,9 +62,9 @@ static bool gpu_seqno_passed(struct gpu *gpu, u64 seqno)
 	return smp_load_acquire(&gpu->seqno) >= seqno;
 }
 
-static void gpu_finish(struct gpu *gpu, u64 seqno)
+static void gpu_finish(struct gpu *gpu, u32 seqno)
 {
-	u64 i;
+	u32 i;
 
 	for (i = gpu->seqno + 1; i <= seqno; i++)
 		gpu->memory[i] = i;
@@ -156,7 +156,7 @@ static void gpu_retire(struct gpu *gpu)
 static enum hrtimer_restart gpu_clock(struct hrtimer *clock)
 {
 	struct gpu *gpu = container_of(clock, struct gpu, clock);
-	u64 seqno = min(gpu->seqno + 1 + gpu->seqno % 4,
+	u32 seqno = min(gpu->seqno + 1 + gpu->seqno % 4,
 			smp_load_acquire(&gpu->emitted)); /* pairs with gpu_submit() */
 
 	if (!READ_ONCE(gpu->hung) && seqno > gpu->seqno) {
