@@ -975,7 +975,8 @@ class Ends(Story):
         """a long step of a target, when make alone is ended"""
         path = self.repo / "scripts/clean.sh"
         own = path.read_text()
-        write(path, '#!/bin/bash\nno_places=1; . scripts/common.sh; quietly "$logs/x" waiting hang\n')
+        write(path, "#!/bin/bash\nno_places=1; . scripts/common.sh\n"
+                    'quietly "$logs/x" waiting hang\n')
         self.ends(shutil.which("make"), "clean", children=2, signals=[signal.SIGTERM])
         write(path, own)
 

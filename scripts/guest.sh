@@ -77,7 +77,8 @@ guest_kernel() {
 	# An option that Kconfig dropped without a word would make a check disappear.
 	want=$(sed 's/^# \(CONFIG_[A-Z0-9_]*\) is not set/# CONFIG_=\1/' "$out/fragment.config" |
 		awk -F= '/^CONFIG_/ { last[$1] = $0 } /^# CONFIG_/ { delete last[$2] }
-			END { for (o in last) print last[o] }' | { grep -vxFf "$out/.config" || true; })
+			END { for (o in last) print last[o] }' |
+		{ grep -vxFf "$out/.config" || true; })
 	[ -z "$want" ] ||
 		die "configs/: not in the configuration of this tree: ${want//$'\n'/, }"
 	quietly "$logs/boot-build-$name.log" \

@@ -36,6 +36,7 @@ reasons = top / "mutants/unnoticed"
 lanes = max(1, int(jobs) // 2)
 SUSPECTS = "value operator return swap jump negate delete".split()
 LONG = 10		# seconds that a suite may take before its cases run one by one
+FEW = 8		# units that are tried for each fault before all others are
 KINDS = "return value operator negate delete jump skip swap".split()
 CONSTANT = re.compile(r"\b(BUILD_BUG\w*|static_assert|lockdep_\w+|sizeof|typeof)\b[^;{}]*$")
 BOUND = re.compile(r"[;{}]\s*(?:(?!return)\w+\s+)+\**\w+\[[^];{}=]*$")
@@ -353,16 +354,38 @@ def run_unit(lane, unit, number, limit):
     return (run_program if program else run_suite)(lane, unit, number, limit)
 
 
-def try_site(site, units):
-    """The first of these units that notices, of those that reach it; those first that often do."""
+def in_order(site, units):
+    """Those that reach it, first those that often notice."""
     def worth(unit):
         killed, ran = COUNTS[site.file, unit]
         return -(killed + 1) / (ran + 2) / units[unit].seconds
 
+    return sorted((u for u in units if site.number in units[u].seen), key=worth)
+
+
+def together(names, units):
+    """(unit, seconds): what is left of a suite that was taken apart runs in one go if that takes
+    less time."""
+    apart = defaultdict(list)
+    for unit in names:
+        apart[unit.partition(".")[0]].append(unit)
+    runs = []
+    for whole, parts in apart.items():
+        took, each = units[parts[0]].whole, sum(units[u].seconds for u in parts)
+        runs += [(whole, took)] if took and took < each else [(u, units[u].seconds) for u in parts]
+    return runs
+
+
+def try_site(site, units, tried):
+    """The first of these units that notices. With no list of those that were TRIED only a FEW are,
+    and found[1] is their list if none does."""
     lane = LANES.get()
+    order = in_order(site, units)
+    runs = [(u, units[u].seconds) for u in order[:FEW]] if tried is None else \
+        together([u for u in order if u not in tried], units)
     try:
-        for unit in sorted((u for u in units if site.number in units[u].seen), key=worth):
-            limit = int(units[unit].seconds * 3) + 20
+        for unit, seconds in runs:
+            limit = int(seconds * 3) + 20
             why, _ = run_unit(lane, unit, site.number, limit)
             # A busy machine may have been late.
             if not STOP.is_set() and (why == NO_END or LATE.search(why)):
@@ -373,9 +396,12 @@ def try_site(site, units):
             killed, ran = COUNTS[site.file, unit]
             COUNTS[site.file, unit] = killed + bool(why), ran + 1
             if why:
-                return [site.digest, unit, why, units[unit].source]
-        reached = any(site.number in unit.seen for unit in units.values())
-        return [site.digest, "", "reached" if reached else "", ""]
+                source = next(u.source for name, u in units.items()
+                              if name.partition(".")[0] == unit.partition(".")[0])
+                return [site.digest, unit, why, source]
+        if tried is None:
+            return [site.digest, [unit for unit, _ in runs], "", ""]
+        return [site.digest, "", "reached" if order else "", ""]
     finally:
         LANES.put(lane)
 
@@ -451,22 +477,35 @@ def main():
 def run_all(pool, sites, units, state, more):
     """Those that none of these units notices. They have survived, or there are MORE units."""
     start, left = time.monotonic(), []
-    runs = {pool.submit(try_site, site, units): site for site in sites}
-    for n, run in enumerate(as_completed(runs), 1):
-        site, found = runs[run], run.result()
-        if found and (found[1] or not more):
+
+    def run(sites, tried):
+        runs = {pool.submit(try_site, s, units, tried.get(s.name)): s for s in sites}
+        for n, done in enumerate(as_completed(runs), 1):
+            if found := done.result():
+                yield runs[done], found
+                save_state(state)
+            if n % 50 == 0:
+                print(f"{n} of {len(sites)}, {time.monotonic() - start:.0f} s", flush=True)
+
+    few = state.few.setdefault("late" if not more else "first", {})
+    tried = {s.name: few[s.name][1:] for s in sites if few.get(s.name, [""])[0] == s.digest}
+    for site, found in run([s for s in sites if s.name not in tried], {}):
+        if isinstance(found[1], str):
+            state.found[site.name] = found
+        else:
+            tried[site.name] = found[1]
+            few[site.name] = [site.digest, *found[1]]
+    for site, found in run([s for s in sites if s.name in tried], tried):
+        if found[1] or not more:
             found[2] = found[2] or state.reached.get(site.name, "")
             state.found[site.name] = found
-        elif found:
+        else:
             left.append(site)
             state.late[site.name] = site.digest
             state.reached[site.name] = found[2]
-        save_state(state)
-        if found and not found[1]:
+        if not found[1]:
             print(f"{'not yet ' if more else 'SURVIVED'} line {site.line} {site.name}"[:150],
                   flush=True)
-        if n % 50 == 0:
-            print(f"{n} of {len(sites)}, {time.monotonic() - start:.0f} s", flush=True)
     return left
 
 
@@ -518,11 +557,13 @@ def baseline(what, whole):
         with ThreadPoolExecutor(lanes) as pool:
             found = list(pool.map(run, whole))
             apart = {unit for unit, seconds, _, ran in found if seconds > LONG and len(ran) > 1}
+            wholes = {unit: seconds for unit, seconds, _, _ in found if unit in apart}
             parts = [f"{unit}.{case}" for unit, _, _, ran in found if unit in apart for case in ran]
             found = [u for u in found if u[0] not in apart] + list(pool.map(run, parts))
-        known = dict(kernels=kernels.hexdigest(), units=[unit[:3] for unit in found])
+        known = dict(kernels=kernels.hexdigest(), units=[unit[:3] for unit in found], wholes=wholes)
         kept.write_text(json.dumps(known))
     return {unit: SimpleNamespace(seconds=seconds, seen=set(seen),
+                                  whole=known.get("wholes", {}).get(unit.partition(".")[0]),
                                   source=sources[unit.partition(".")[0]])
             for unit, seconds, seen in known["units"]}
 
@@ -567,13 +608,14 @@ def load_state(sites, refused):
              and known[s.name][0] == s.digest and known[s.name][3] in good}
     late = {s.name: s.digest for s in sites if same and known["late"].get(s.name) == s.digest}
     return SimpleNamespace(found=found, tests=tests, refused=refused, known=known, late=late,
+                           few=known.get("few", {}) if same else {},
                            reached=known.get("reached", {}))
 
 
 def save_state(state):
     known = state.known | state.found
     write_known(known | {"tests": state.tests, "refused": state.refused, "late": state.late,
-                         "reached": state.reached})
+                         "few": state.few, "reached": state.reached})
 
 
 def read_reasons():
