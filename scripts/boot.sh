@@ -68,7 +68,7 @@ fi
 # What there is on the machine, and the screen that firmware would have left there.
 simple_framebuffer() {
 	local name=simple-framebuffer dtc=$out/scripts/dtc
-	"$qemu" -machine "virt,dumpdtb=$out/virt.dtb" -cpu max -smp 2 -m 2G \
+	"$qemu" -machine "$board,dumpdtb=$out/virt.dtb" -cpu max -smp 2 -m 2G \
 		-display none -nic none &&
 	"$dtc/dtc" -q -@ -I dts -O dtb -o "$out/$name.dtbo" "$top/configs/$name.dtso" &&
 	"$dtc/fdtoverlay" -i "$out/virt.dtb" -o "$out/$name.dtb" "$out/$name.dtbo"

@@ -7,7 +7,8 @@ guest() {
 	local name=$1
 	guest_log=$logs/${guest_prefix:-boot}-$name
 	[ "${kcsan:-0}" = 0 ] || guest_log=$guest_log-kcsan
-	guest_log=$guest_log${ARCH:+-$ARCH}${KERNEL:+-$KERNEL}${variant:+-$variant}.log
+	[ "${guest_arch:-}" != arm ] || guest_log=$guest_log-arm
+	guest_log=$guest_log${KERNEL:+-$KERNEL}${variant:+-$variant}.log
 	guest_rc=0 guest_start=$SECONDS
 	shift
 	echo "${SERIES_COMMIT:-not recorded}" >"$guest_log.commit"

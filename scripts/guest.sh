@@ -15,9 +15,9 @@ virtio_gpu=(-global virtio-mmio.force-legacy=false -device virtio-gpu-device)
 
 qemu='' cross='' defaults=allnoconfig
 case $guest_arch in
-arm64) machine=aarch64 image=Image ;;
-arm) machine=arm image=zImage ;;
-x86_64) machine=x86_64 image=bzImage ;;
+arm64) machine=aarch64 board=virt image=Image ;;
+arm) machine=arm board=virt,highmem=off image=zImage ;;
+x86_64) machine=x86_64 board=pc image=bzImage ;;
 um) machine='' image=linux defaults=alldefconfig ;;	# as kunit.py does
 *) die "$guest_arch: use arm64, arm, x86_64 or um" ;;
 esac
@@ -78,7 +78,7 @@ guest_kernel() {
 	want=$(sed 's/^# \(CONFIG_[A-Z0-9_]*\) is not set/# CONFIG_=\1/' "$out/fragment.config" |
 		awk -F= '/^CONFIG_/ { last[$1] = $0 } /^# CONFIG_/ { delete last[$2] }
 			END { for (o in last) print last[o] }' |
-		{ grep -vxFf "$out/.config" || true; })
+		{ grep -vxFf "$out/.config" || [ $? = 1 ]; })
 	[ -z "$want" ] ||
 		die "configs/: not in the configuration of this tree: ${want//$'\n'/, }"
 	quietly "$logs/boot-build-$name.log" \
@@ -108,21 +108,20 @@ guest_build() {
 # place of the shell, so call it in the background. 124: not through in time. With
 # $guest_silence it also ends where the log has been silent for so many seconds.
 guest_boot() {
-	local log=$1 limit=$2 append="panic=-1 kasan_multi_shot $3" self=$BASHPID board
+	local log=$1 limit=$2 append="panic=-1 kasan_multi_shot $3" self=$BASHPID
 	shift 3
 	[ -z "${guest_silence:-}" ] || while sleep 10 && kill -0 "$self" 2>/dev/null; do
 		[ $(($(date +%s) - $(stat -c %Y "$log"))) -lt "$guest_silence" ] || kill "$self"
 	done 9>&- &
 	case $guest_arch in
-	arm) board=virt,highmem=off append="console=ttyAMA0 $append" ;;
-	arm64) board=virt append="console=ttyAMA0 $append" ;;
-	x86_64) board=pc append="console=ttyS0 $append"; set -- -vga none "$@" ;;
+	arm*) append="console=ttyAMA0 $append" ;;
+	x86_64) append="console=ttyS0 $append"; set -- -vga none "$@" ;;
 	um)
 		# shellcheck disable=SC2086
 		exec timeout -k 5 "$limit" "$out/linux" mem=2G seccomp=on ncpus=2 \
 			initrd="$out/initramfs.cpio" console=tty $append >"$log" 2>&1 </dev/null ;;
 	esac
-	exec timeout -k 5 "$limit" "$qemu" -machine $board -cpu max -smp 2 -m 2G \
+	exec timeout -k 5 "$limit" "$qemu" -machine "$board" -cpu max -smp 2 -m 2G \
 		-accel tcg,thread=multi -display none -monitor none -nic none -no-reboot \
 		-serial "file:$log" -kernel "$out/arch/${guest_arch%_64}/boot/$image" \
 		-initrd "$out/initramfs.cpio" -append "$append" "$@"

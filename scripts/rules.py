@@ -14,7 +14,7 @@ noticed, or if mutants/unnoticed is not right. With --refresh nothing runs: the 
 that the patches change now, and what is known of them.
 """
 
-import bisect, fnmatch, hashlib, json, os, re, subprocess, sys
+import bisect, fnmatch, hashlib, inspect, json, os, re, subprocess, sys
 import queue, threading, time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -316,9 +316,11 @@ def run_suite(lane, suite, number, limit):
         given += "--kernel_args", option
     # A kernel whose locks are broken may not end when kunit.py asks it to.
     run = (f'kunit="timeout -k 5 {limit + 20} $kunit"; rc=0; kunit_exec "$@" || rc=$?; '
-           'printf "%s\\n" $rc "$ran" ${splats:+"$splats"}')
-    rc, ran, *splats = bash(run, work, lane, log, suite, *given, "--timeout", limit,
-                            process_group=0, stdin=subprocess.DEVNULL)
+           'printf "%s\\n" "" result $rc "$ran" ${splats:+"$splats"}')
+    said = bash(run, work, lane, log, suite, *given, "--timeout", limit, process_group=0,
+                stdin=subprocess.DEVNULL)
+    # What takes long says so before.
+    rc, ran, *splats = said[said.index("result") + 1:]
     end_kernels(lane)
     failed = re.search(r"(?m)^.*\[FAILED\] (\w+)\s*$", text_of(Path(f"{log}.log")))
     why = splats[0].partition(": ")[2] if splats else "" if rc == "0" and int(ran) else \
@@ -380,10 +382,10 @@ def try_site(site, units, tried):
     """The first of these units that notices. With no list of those that were TRIED only a FEW are,
     and found[1] is their list if none does."""
     lane = LANES.get()
-    order = in_order(site, units)
-    runs = [(u, units[u].seconds) for u in order[:FEW]] if tried is None else \
-        together([u for u in order if u not in tried], units)
     try:
+        order = in_order(site, units)
+        runs = [(u, units[u].seconds) for u in order[:FEW]] if tried is None else \
+            together([u for u in order if u not in tried], units)
         for unit, seconds in runs:
             limit = int(seconds * 3) + 20
             why, _ = run_unit(lane, unit, site.number, limit)
@@ -503,6 +505,7 @@ def run_all(pool, sites, units, state, more):
             left.append(site)
             state.late[site.name] = site.digest
             state.reached[site.name] = found[2]
+        few.pop(site.name, None)
         if not found[1]:
             print(f"{'not yet ' if more else 'SURVIVED'} line {site.line} {site.name}"[:150],
                   flush=True)
@@ -532,8 +535,10 @@ def suites_of():
 def baseline(what, whole):
     """What runs, how long with the others beside it, and what it reaches. All pass if nothing is
     broken. What takes long is taken apart. It is kept as long as the kernels are the same."""
-    kernels = hashlib.sha1(b"".join((k / "linux").read_bytes() for k in (kunit_out, out)))
     kept, sources = logs / f"rules-{what}.json", sources_of(whole)
+    init = (top / "scripts/boot-init.c").read_text()
+    kernels = hashlib.sha1(b"".join((k / "linux").read_bytes() for k in (kunit_out, out)))
+    kernels.update(f"{sorted(sources.items())} {LONG} {init}".encode())
 
     def run(unit):
         lane, start = LANES.get(), time.monotonic()
@@ -563,7 +568,7 @@ def baseline(what, whole):
         known = dict(kernels=kernels.hexdigest(), units=[unit[:3] for unit in found], wholes=wholes)
         kept.write_text(json.dumps(known))
     return {unit: SimpleNamespace(seconds=seconds, seen=set(seen),
-                                  whole=known.get("wholes", {}).get(unit.partition(".")[0]),
+                                  whole=known["wholes"].get(unit.partition(".")[0]),
                                   source=sources[unit.partition(".")[0]])
             for unit, seconds, seen in known["units"]}
 
@@ -601,15 +606,20 @@ def load_state(sites, refused):
     """What was found before, of the same code and the same test. Survivors have another chance when
     any test has changed."""
     known, sources = load_known(), sources_of([*suites_of(), *PROGRAMS])
-    tests = hashlib.sha1(json.dumps(sorted(sources.items())).encode()).hexdigest()[:12]
+    made_of = [inspect.getsource(f) for f in (run_suite, run_program, judge)]
+    tests = hashlib.sha1(json.dumps([sorted(sources.items()), made_of]).encode()).hexdigest()[:12]
     same = known.get("tests") == tests
+    if not same:    # whoever survived the tests of before
+        known = {k: v for k, v in known.items() if not (isinstance(v, list) and v[3:] == [""])}
     good = set(sources.values()) | ({""} if same else set())
     found = {s.name: known[s.name] for s in sites if s.name in known
              and known[s.name][0] == s.digest and known[s.name][3] in good}
-    late = {s.name: s.digest for s in sites if same and known["late"].get(s.name) == s.digest}
+    now = {s.name: s.digest for s in sites}
+    late = {name: digest for name, digest in known.get("late", {}).items()
+            if same and now.get(name, digest) == digest}
     return SimpleNamespace(found=found, tests=tests, refused=refused, known=known, late=late,
                            few=known.get("few", {}) if same else {},
-                           reached=known.get("reached", {}))
+                           reached=known.get("reached", {}) if same else {})
 
 
 def save_state(state):
@@ -700,7 +710,8 @@ def write_report(files, state):
     rows = sorted([*rows, *([file, 0, 0, 0, 0, 0, 0] for file in EMPTY)])
     text = first_part(rows, reports.made(git("log", "-1", "--format=%s", at.tag, at=at.tree)),
                       f"The compiler refused {len(state.refused)} more.")
-    left["late"] = [f"- `{name}`\n" for name in state.late if name not in state.found]
+    left["late"] = [f"- `{s.name}`\n" for _, sites in files.values() for s in sites
+                    if s.name in state.late and s.name not in state.found]
     for what, title in (("survived", "Nobody notices"), ("never", "Nothing reaches"),
                         ("late", "KUnit does not notice, and the selftests have not run")):
         if left[what]:

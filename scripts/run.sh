@@ -14,7 +14,7 @@ target=${target//_/-}
 declare -A takers=([SUITES]=kunit [TESTS]="boot backport drivers" [DRIVERS]=drivers [KCSAN]=boot
 	[WRITEBACK_FENCE_ROUNDS]=boot [KERNEL]="boot kunit soak" [MINUTES]=soak [SEED]=soak
 	[GDB]=shell [MUTANTS]=mutants [ROUNDS]=bench [ROWS]=matrix [UPDATE]="bench drivers soak"
-	[CHECKS]=check [NOBOOT]=backport [FILE]=issuer)
+	[ARCH]="boot kunit soak" [CHECKS]=check [NOBOOT]=backport [FILE]=issuer)
 for v in TOPIC TO TRAILERS VERSION CHANGELOG COVER SINCE LINK PUBLIC SEND CONFIRM; do
 	takers[$v]="mail mail-test"
 done
@@ -22,6 +22,8 @@ done
 for v in "${!takers[@]}"; do
 	[[ " ${takers[$v]} " == *" $target "* || " ${GIVEN:-} " == *" $v "* ]] || unset "$v"
 done
+# What builds kernels all day may have this one, too.
+[[ $target != boot || " ${GIVEN:-} " == *" ARCH "* ]] || unset ARCH
 lock_later=1
 . "$(dirname "$0")/common.sh"
 
@@ -32,7 +34,6 @@ kunit.sh:arm64|kunit.sh:x86_64|soak.sh:arm64|boot.sh:arm64|boot.sh:arm) groups+=
 kunit.sh:*) die "ARCH=$arch: use um, arm64 or x86_64" ;;
 soak.sh:*) die "ARCH=$arch: use um or arm64, or neither for both" ;;
 boot.sh:*) die "ARCH=$arch: use arm64 or arm" ;;
-*) die "ARCH is for make kunit, make boot and make soak" ;;
 esac
 [ "$script" != soak.sh ] || [ "$arch" = um ] || groups+=(arm64)
 declare -A other=([TOPIC]="; tree, boot, shell, drivers, test, kunit and check take TOPICS")

@@ -993,7 +993,7 @@ struct storm {
 static int storm_thread(void *data)
 {
 	struct storm *storm = data;
-	u64 seqno = 1;
+	u32 seqno = 1;
 
 	while (!kthread_should_stop()) {
 		struct dma_fence *f = mock_fence(12, seqno, "mock-0"), *old;
@@ -1058,7 +1058,7 @@ static void test_while_signaling(struct kunit *test)
 			ok &= line.age == -1;
 		else
 			ok &= line.age >= 0 &&
-			      line.error == (f->seqno % 3 ? 0 : -EIO);
+			      line.error == ((u32)f->seqno % 3 ? 0 : -EIO);
 		if (!ok || line.context != 12 || line.seqno != f->seqno) {
 			KUNIT_FAIL(test, "unexpected '%s'", text);
 			i = READS;

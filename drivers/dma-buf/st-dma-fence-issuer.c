@@ -56,10 +56,10 @@ static struct gpu_fence *to_gpu_fence(struct dma_fence *fence)
 	return container_of(fence, struct gpu_fence, base);
 }
 
-static bool gpu_seqno_passed(struct gpu *gpu, u64 seqno)
+static bool gpu_seqno_passed(struct gpu *gpu, u32 seqno)
 {
 	/* Pairs with gpu_finish(). */
-	return smp_load_acquire(&gpu->seqno) >= seqno;
+	return (s32)(smp_load_acquire(&gpu->seqno) - seqno) >= 0;
 }
 
 static void gpu_finish(struct gpu *gpu, u32 seqno)

@@ -38,11 +38,11 @@ struct timeline {
 static void timeline_ioctl(struct kunit *test, struct timeline *timeline,
 			   unsigned int cmd, void *data, size_t size)
 {
-	KUNIT_ASSERT_EQ(test, 0, copy_to_user(timeline->arg, data, size));
-	KUNIT_ASSERT_EQ(test, 0,
+	KUNIT_EXPECT_EQ(test, 0, copy_to_user(timeline->arg, data, size));
+	KUNIT_EXPECT_EQ(test, 0,
 			sw_sync_debugfs_fops.unlocked_ioctl(timeline->file, cmd,
 							    (unsigned long)timeline->arg));
-	KUNIT_ASSERT_EQ(test, 0, copy_from_user(data, timeline->arg, size));
+	KUNIT_EXPECT_EQ(test, 0, copy_from_user(data, timeline->arg, size));
 }
 
 static void timeline_open(struct kunit *test, struct timeline *timeline)
@@ -207,6 +207,7 @@ static void test_released_while_signaled(struct kunit *test, bool close)
 	migrate_enable();
 
 	KUNIT_EXPECT_TRUE_MSG(test, releaser.met, "The threads did not meet");
+	complete(&releaser.go);
 	kthread_stop_put(task);
 	KUNIT_EXPECT_EQ(test, kref_read(&fence->refcount), 1);
 	dma_fence_put(fence);
@@ -332,6 +333,7 @@ static void test_increments_in_order(struct kunit *test)
 	timeline_inc(test, &timeline, 1);
 	migrate_enable();
 
+	complete(&second.go);
 	kthread_stop_put(task);
 	KUNIT_EXPECT_TRUE_MSG(test, second.began, "The threads did not meet");
 	KUNIT_EXPECT_FALSE(test, second.overtaken);
