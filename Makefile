@@ -79,7 +79,7 @@ help: ## this list
 	@echo "$$VARIABLES"
 
 boot: ## boot the fixed kernel on arm64 in QEMU and run every check inside
-	$(run) -t "source build arm64" boot.sh
+	$(run) -t "source build" boot.sh
 
 shell: ## a shell in the guest of boot, with all selftests
 	$(run) -t "source build arm64" shell.sh

@@ -424,6 +424,8 @@ class Words(Story):
         self.outside = dict(ARCH="riscv")
         self.refuses("not a Linux source tree", "tree", KSRC=self.repo)
         self.refuses("KERNEL=no: there are: lazy plain rt strict", "boot", KERNEL="no")
+        self.refuses("leave KERNEL and KCSAN out", "boot", ARCH="arm", KCSAN=1)
+        self.refuses("leave KERNEL and KCSAN out", "boot", ARCH="arm", KERNEL="lazy")
         self.outside = dict(KERNEL="kernel8", DRIVERS="mine", GDB="/usr/bin/gdb", UPDATE="often")
         self.refuses("not a Linux source tree", "tree", KSRC=self.repo)
         self.refuses("KERNEL=kernel8: there are: nodebug up", "kunit")

@@ -29,7 +29,8 @@ lock_later=1
 
 arch=${ARCH:-}
 case $script:$arch in
-kunit.sh:|kunit.sh:um|soak.sh:um|*.sh:|*.py:) ;;
+boot.sh:) groups+=(arm64) ;;
+kunit.sh:um|soak.sh:um|*.sh:|*.py:) ;;
 kunit.sh:arm64|kunit.sh:x86_64|soak.sh:arm64|boot.sh:arm64|boot.sh:arm) groups+=("$arch") ;;
 kunit.sh:*) die "ARCH=$arch: use um, arm64 or x86_64" ;;
 soak.sh:*) die "ARCH=$arch: use um or arm64, or neither for both" ;;
@@ -71,6 +72,8 @@ fi
 	die "FILE=${FILE:-} is no file; drivers/dma-buf/st-dma-fence-issuer.c is one to begin with"
 [[ $script:$arch != soak.sh:um || -z ${KERNEL:-} ]] ||
 	die "KERNEL=$KERNEL is for arm64"
+[[ $script:$arch != boot.sh:arm || ${KERNEL:-}${KCSAN:-0} = 0 ]] ||
+	die "ARCH=arm: leave KERNEL and KCSAN out, they are for arm64"
 if [ "${UPDATE:-0}" = 1 ]; then
 	[ -z "$ksrc" ] && [ "$base" = "$default_base" ] ||
 		die "UPDATE=1 is for the base of patches/base: leave BASE and KSRC out"
