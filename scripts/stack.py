@@ -101,8 +101,9 @@ def changed(tree):
     if not state or state.get("moving"):
         # Without a state, who knows.
         return not state and tree.is_dir()
-    for topic, commit in state.get("branches", {}).items():
-        if rev(f"refs/heads/{topic}") != commit:
+    if made := state.get("branches"):
+        there = branches()
+        if any(there.get(topic) != commit for topic, commit in made.items()):
             return True
     if not tree.is_dir():
         return False
@@ -145,7 +146,7 @@ def refresh_stack(topics, keep, checkout):
     """The branches of the stack, and build/linux on the last one. Returns its base."""
     state, want = state_of(main_tree), wanted(topics)
     waiting = [t for t in topics if not patch_files(t)]
-    mine = changed(main_tree) or bool(state and any(rev(f"refs/heads/{t}") for t in waiting))
+    mine = changed(main_tree) or bool(state and waiting and branches().keys() & set(waiting))
     if mine:
         if not keep:
             not_rebasing(main_tree)

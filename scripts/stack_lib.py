@@ -110,6 +110,17 @@ def rev(name, at=None):
                rc=True).stdout.decode().strip() if (at or store).is_dir() else ""
 
 
+def branches():
+    """Of each branch the commit: one git for all of them."""
+    found = git("for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/heads")
+    return dict(line.split() for line in found.splitlines())
+
+
+def update_refs(lines):
+    if lines:
+        git("update-ref", "--stdin", data="".join(f"{line}\n" for line in lines).encode())
+
+
 def is_ancestor(a, b):
     return git("merge-base", "--is-ancestor", a, b, rc=True).returncode == 0
 
@@ -409,12 +420,8 @@ def state_of(tree):
 
 def keep_branches(ends):
     """The branches as they are made of patches/, so that 'make tree' can tell how to get back."""
-    old = git("for-each-ref", "--format=delete %(refname)", "refs/made")
-    new = "".join(f"update refs/made/{t} {c}\n" for t, c in ends.items())
-    subprocess.run(["git", "update-ref", "--stdin"], cwd=store, env=clean_env, check=True,
-                   input=f"{old}\n".lstrip().encode())
-    subprocess.run(["git", "update-ref", "--stdin"], cwd=store, env=clean_env, check=True,
-                   input=new.encode())
+    update_refs(git("for-each-ref", "--format=delete %(refname)", "refs/made").splitlines())
+    update_refs([f"update refs/made/{t} {c}" for t, c in ends.items()])
 
 
 def keep_state(tree, **state):
@@ -439,20 +446,17 @@ def line_of(commit):
 
 def set_branches(ends, old, base):
     """All but the last, which moves with the work tree."""
-    for topic, commit in list(ends.items())[:-1]:
-        git("update-ref", f"refs/heads/{topic}", commit)
-    for topic in old:
-        if topic not in ends:
-            git("update-ref", "-d", f"refs/heads/{topic}")
-    git("update-ref", "refs/series/base", base)
-    git("update-ref", "-d", "refs/series/onto")
+    there = branches()
+    update_refs([*(f"update refs/heads/{t} {c}" for t, c in list(ends.items())[:-1]),
+                 *(f"delete refs/heads/{t}" for t in old if t not in ends and t in there),
+                 f"update refs/series/base {base}", "delete refs/series/onto"])
 
 
 def ends_of(topics, base):
     """The commit that each topic ends with, if the branches lie on each other in order."""
-    before, ends = base, {}
+    before, ends, there = base, {}, branches()
     for topic in topics:
-        ends[topic] = rev(f"refs/heads/{topic}")
+        ends[topic] = there.get(topic, "")
         if not ends[topic]:
             commits([topic], base)
         if not is_ancestor(before, ends[topic]):
@@ -470,9 +474,9 @@ def ends_of(topics, base):
 
 def commits(topics, base):
     """The commits of each topic: id, subject, and whether it is a test patch."""
-    result, before = {}, base
+    result, before, there = {}, base, branches()
     for topic in topics:
-        end = rev(f"refs/heads/{topic}")
+        end = there.get(topic)
         if not end:
             die(f"there is no branch {topic} in {short(main_tree)}: 'git branch {topic} COMMIT' "
                 f"there makes one; or take patches/{topic} and its line away")
