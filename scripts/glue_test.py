@@ -534,6 +534,18 @@ class Cold(Story):
         self.works(*GIT, "am", "-q", *files, at="build/am")
         self.works("git", "diff", "--exit-code", "beta", "HEAD", at="build/am")
 
+    def test_verify(self):
+        """a patch file that is no longer what the branch was made of is noticed"""
+        patch = self.repo / "patches/beta/0001-fence-Set-line-40.patch"
+        text = patch.read_text()
+        for old, new, why in (
+                ("+int line40 = 1;", "+int line40 = 3;", "give different trees$"),
+                ("-int line40;", "-int line4000;", r"^error: patches/beta/0001-.* not apply: ")):
+            edit(patch, old, new)
+            self.refuses(why, "verify")
+            write(patch, text)
+        self.works("scripts/stack.py", "verify")
+
 
 class Changes(Story):
     more, start = False, ["tree", "export"]

@@ -118,7 +118,21 @@ def compile_objects(name, row, src, out, files):
         (out / goal).unlink(missing_ok=True)
     # an issuer that is not for this architecture fails, on the base as on the stack
     all_with_dots(log, [*make, "-k", "W=1", *goals])
-    return {g for g in goals if (out / g).exists()}, messages(src, text_of(log)), log
+    built = {g for g in goals if (out / g).exists()}
+    return built, messages(src, text_of(log)) | divisions(cross, out, built), log
+
+
+def divisions(cross, out, built):
+    """Nothing is linked, so these are looked for: 64-bit divisions that want libgcc."""
+    nm = ("" if cross == "-" else cross) + "nm"
+    if not built:
+        return set()
+    said = subprocess.run([nm, "-uA", *sorted(built)], cwd=out, capture_output=True, text=True)
+    if said.returncode:
+        raise ValueError(f"{nm}: {said.stderr.strip()[:200]}")
+    wanted = re.findall(r"(?m)^(\S+): +U (__(?:aeabi_u?ldivmod|u?(?:div|mod|divmod)di[34]))$",
+                        said.stdout)
+    return {f"{file}: error: wants {symbol}" for file, symbol in wanted}
 
 
 def run_objects(name, row, at):
@@ -207,7 +221,7 @@ def how_it_is_run():
     texts = [(top / "scripts" / f).read_text() for f in parts]
     texts += [(top / "configs" / f).read_text() for f in (
         "splats", "boot.config", "arm64.config", "arm.config", "kcsan.config", "kunit-uml.config")]
-    own = map(inspect.getsource, (run_objects, compile_objects))
+    own = map(inspect.getsource, (run_objects, compile_objects, divisions))
     return {kind: objects.compilers() + "".join(of) for kind, of in (
         ("make", texts), ("objects", own))}
 

@@ -306,7 +306,8 @@ def verify(mode=""):
     topics = read_series()
     if mode == "--alone":
         return verify_alone(topics)
-    made = am_all(standing(), topics)
+    # what git am has made of the same files before is not made again
+    made = am_all(standing(), topics, state=state_of(main_tree))
     if git("diff", "--name-only", made[last(made)], "HEAD", at=main_tree):
         die(f"patches/ and {short(main_tree)} give different trees")
     chosen, partly = selection(SimpleNamespace(topics=(), series="none"), topics, standing())
