@@ -113,7 +113,7 @@ need_space() {
 # seconds; what takes less than that says nothing if $unless_quick is set, and what takes
 # more begins with that. In a process group of its own, so that ^C ends all of it.
 with_dots() {
-	local log=$1 pid rc=0 start=$SECONDS signal begin=${unless_quick:-}
+	local log=$1 pid rc=0 start=$SECONDS next=9 never signal begin=${unless_quick:-}
 	local silent=$begin
 	unset unless_quick
 	shift
@@ -125,12 +125,16 @@ with_dots() {
 	end+='; echo " interrupted; the same command goes on from here" >&2 || :; interrupted'
 	# shellcheck disable=SC2064
 	for signal in INT TERM HUP; do trap "$end $signal" $signal; done
+	# nobody writes there: a sleep that does not take a process
+	exec {never}<> <(:)
 	while kill -0 $pid 2>/dev/null; do
-		sleep 1
-		(( (SECONDS - start) % 10 == 9 )) || continue
+		read -rt 0.2 -u "$never" || :
+		[ $((SECONDS - start)) -ge $next ] || continue
+		next=$((next + 10))
 		printf '%s.' "${begin:+== $begin }"
 		begin=
 	done
+	exec {never}<&-
 	wait $pid || rc=$?
 	[ "$begin" = "$silent" ] || echo
 	trap 'interrupted INT' INT
