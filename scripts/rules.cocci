@@ -63,6 +63,8 @@ position p;
 |
  for (A; E@p; B) S1
 |
+ for (; E@p; B) S1
+|
  E@p ? A : B
 )
 
@@ -70,6 +72,19 @@ position p;
 p << cond.p;
 @@
 say("negate", p, p)
+
+@init@
+type T;
+identifier X;
+expression E;
+position p;
+@@
+ T X = E@p;
+
+@script:python@
+p << init.p;
+@@
+say("init", p, p)
 
 @part@
 expression A, B;

@@ -25,7 +25,8 @@ from objects import all_with_dots, bash, jobs, text_of
 from stack import build, die, git, logs, run_main, short, top
 
 SCOPE = ("drivers/dma-buf/*.c", "include/linux/dma-*.h", "include/linux/sync_file.h",
-         "drivers/gpu/drm/*.c", "drivers/gpu/drm/vkms/*.c", "drivers/gpu/drm/scheduler/*.c")
+         "drivers/gpu/drm/*.c", "drivers/gpu/drm/vkms/*.c", "drivers/gpu/drm/vgem/*.c",
+         "drivers/gpu/drm/scheduler/*.c")
 PROGRAMS = ("out_fence_lifetime", "writeback_fence_lifetime", "fence_module_unload", "fence_error",
             "fence_describe", "fence_uapi", "fence_faults")
 work = build / "rules"
@@ -34,17 +35,17 @@ kunit_out, out = build / "rules.um", build / "rules.um-soak"
 reasons = top / "mutants/unnoticed"
 # A test that waits busily takes two CPUs.
 lanes = max(1, int(jobs) // 2)
-SUSPECTS = "value operator return swap jump negate delete".split()
+SUSPECTS = "value operator init return swap jump negate delete".split()
 LONG = 10		# seconds that a suite may take before its cases run one by one
-FEW = 8		# units that are tried for each fault before all others are
-KINDS = "return value operator negate delete jump skip swap".split()
-CONSTANT = re.compile(r"\b(BUILD_BUG\w*|static_assert|lockdep_\w+|sizeof|typeof)\b[^;{}]*$")
+FEW = 4		# units that are tried for each fault before all others are
+KINDS = "return init value operator negate delete jump skip swap".split()
+CONSTANT = re.compile(r"\b(?:BUILD_BUG\w*|static_assert|lockdep_\w+|sizeof|typeof)\s*(\([^;{}]*)$")
 BOUND = re.compile(r"[;{}]\s*(?:(?!return)\w+\s+)+\**\w+\[[^];{}=]*$")
 # Functions and files in which coccinelle finds nothing; of a file and a unit, how often it noticed,
 # and ran.
 WITHOUT, EMPTY = [], []
 COUNTS, LANES, STOP = defaultdict(lambda: (0, 0)), queue.SimpleQueue(), threading.Event()
-NO_END = "it does not come to its end"
+NO_END, NO_BOOT = "it does not come to its end", "it does not boot"
 LATE = re.compile("blocked.* for more|stall|soft lockup")
 # Checks, and what has to be there for the kernel to build.
 NEVER = re.compile(r"^(lockdep_assert\w*|might_\w+|BUILD_BUG\w*|static_assert|guard|scoped_\w+"
@@ -139,12 +140,17 @@ def fits(site, text, returned):
     t, number = site.text, r"\d\w*|\w+_BIT"
     form = ""
     before = text[max(0, site.start - 300):site.start]
-    if CONSTANT.search(before) or BOUND.search(before) and site.kind in ("value", "operator"):
+    constant = CONSTANT.search(before)
+    if constant and constant[1].count("(") > constant[1].count(")") or \
+            BOUND.search(before) and site.kind in ("value", "operator"):
         return False
     if NEVER.search(t) or "#" in t or '"' in t and site.kind != "delete":
         return False
     match site.kind:
         case "jump":
+            # at the end of a function coccinelle sees one, too
+            if not re.match("goto|break|continue|return", t):
+                return False
             site.end = text.index(";", site.end) + 1
             form = "{{ if (!RULE({n})) {own} }}"
             if re.match(r"\s*\n\}", text[site.end:]):
@@ -153,6 +159,8 @@ def fits(site, text, returned):
             form = "({{ if (!RULE({n})) {{ {own}; }} }})"
         case "negate":
             form = "(RULE({n}) ^ !!({own}))"
+        case "init" if re.search(r"\w\(|->", t) and not re.match(r"container_of|to_\w+\(", t):
+            form = "RULE_OTHER({n}, ({own}))"
         case "return" if re.fullmatch("true|false", t):
             form = "(RULE({n}) ^ {own})"
         case "return" if t != "NULL":
@@ -266,6 +274,7 @@ def build_kernel(files):
     log = logs / "rules-build.log"
     write(work / "include/linux/rules.h", HEADER)
     refused = load_known().get("refused", [])
+    names = {s.name for _, sites in files.values() for s in sites if s.digest in refused}
     for _, sites in files.values():
         sites[:] = [s for s in sites if s.digest not in refused]
     old = git("diff", "--name-only", "HEAD", at=work).split("\n")
@@ -294,6 +303,7 @@ def build_kernel(files):
                 gone = [s for s in there if s.kind == kind]
                 gone += [s for s in sites if s.kind == "swap" and s.after in gone]
                 refused += [s.digest for s in gone]
+                names |= {s.name for s in gone}
                 sites[:] = [s for s in sites if s not in gone]
                 less += len(gone)
         print(f" {less} do not compile", end="", flush=True)
@@ -304,7 +314,7 @@ def build_kernel(files):
     write(work / "lib/Makefile", f"{makefile}\nobj-y += rules.o\n")
     if not all_with_dots(log, suites, shell("guest_build"), cwd=work):
         die(f"the kernel does not build, see {short(log)}")
-    return refused
+    return refused, names
 
 
 # ---- who notices ----------------------------------------------------------------------
@@ -322,10 +332,14 @@ def run_suite(lane, suite, number, limit):
     # What takes long says so before.
     rc, ran, *splats = said[said.index("result") + 1:]
     end_kernels(lane)
-    failed = re.search(r"(?m)^.*\[FAILED\] (\w+)\s*$", text_of(Path(f"{log}.log")))
-    why = splats[0].partition(": ")[2] if splats else "" if rc == "0" and int(ran) else \
+    text, kernel = text_of(Path(f"{log}.log")), text_of(Path(f"{log}.kernel.log"))
+    failed = re.search(r"(?m)^.*\[FAILED\] (\w+)\s*$", text)
+    # One that is ended from outside complains of that.
+    why = NO_END if "timed out after" in text else \
+        NO_BOOT if "KTAP version" not in kernel else \
+        splats[0].partition(": ")[2] if splats else "" if rc == "0" and int(ran) else \
         f"{failed[1]} fails" if failed else NO_END
-    return why, text_of(Path(f"{log}.kernel.log"))
+    return why, kernel
 
 
 def end_kernels(lane):
@@ -338,17 +352,19 @@ def run_program(lane, unit, number, limit):
     argv = [lane / "linux-user", "mem=1G", "seccomp=on", "ncpus=2", "console=tty", "panic=-1",
             f"initrd={out}/initramfs.cpio", "kasan_multi_shot", "kunit.enable=0",
             f"selftest={program}", f"selftest_timeout={limit}", f"rule_broken={number}",
-            "WRITEBACK_FENCE_ROUNDS=5", *([f"selftest_only={case}"] if case else [])]
+            "WRITEBACK_FENCE_ROUNDS=5", "FENCE_UAPI_SEED=1", "FENCE_FAULTS_SEED=1",
+            *([f"selftest_only={case}"] if case else [])]
     with open(log, "w") as to:
         run = subprocess.Popen(["timeout", "-k", "5", str(limit + 10), *map(str, argv)], stdout=to,
                                stderr=to, stdin=subprocess.DEVNULL, process_group=0)
         objects.finish(run)
     end_kernels(lane)
     # what UML lacks is skipped
-    said = judge.selftest(log, ended=not run.returncode)
-    why = said.splats[0] if said.splats else f"{said.failed[0]} fails" if said.failed else \
+    said, text = judge.selftest(log, ended=not run.returncode), text_of(log)
+    why = NO_END if run.returncode == 124 else NO_BOOT if "TAP version" not in text else \
+        said.splats[0] if said.splats else f"{said.failed[0]} fails" if said.failed else \
         "" if said.good else NO_END
-    return why, text_of(log)
+    return why, text
 
 
 def run_unit(lane, unit, number, limit):
@@ -389,9 +405,13 @@ def try_site(site, units, tried):
         for unit, seconds in runs:
             limit = int(seconds * 3) + 20
             why, _ = run_unit(lane, unit, site.number, limit)
-            # A busy machine may have been late.
-            if not STOP.is_set() and (why == NO_END or LATE.search(why)):
-                why, _ = run_unit(lane, unit, site.number, 2 * limit)
+            # Once is chance, of a test or of a busy machine. What KASAN has seen is not.
+            if why.endswith(" fails"):
+                why, _ = run_unit(lane, unit, site.number, limit)
+            elif why == NO_END or why == NO_BOOT or LATE.search(why):
+                if (other := run_unit(lane, unit, 0, limit)[0]) and not STOP.is_set():
+                    STOP.set()
+                    die(f"{unit} does not pass with nothing broken: {other}")
             # Or it is us who ended the kernel.
             if STOP.is_set():
                 return None
@@ -448,13 +468,14 @@ def main():
         die(f"none of these has anything that the stack adds: {' '.join(sys.argv[1:])}")
     total = sum(len(s) for _, s in files.values())
     print(f"== building a kernel with {total} faults ", end="", flush=True)
-    refused = build_kernel(files)
-    print(f" done, {len(refused)} do not compile")
+    refused, names = build_kernel(files)
+    print(f" done, {len(names)} do not compile")
     sites = [s for _, kept in files.values() for s in kept]
     for n in range(lanes):
         LANES.put(lane(n))
     units = {}
     state = load_state(sites, refused)
+    state.names = names
     todo = [s for s in sites if s.name not in state.found]
     print(f"== {len(sites)} faults, {len(sites) - len(todo)} known from before", flush=True)
     pool = ThreadPoolExecutor(lanes)
@@ -564,7 +585,12 @@ def baseline(what, whole):
             apart = {unit for unit, seconds, _, ran in found if seconds > LONG and len(ran) > 1}
             wholes = {unit: seconds for unit, seconds, _, _ in found if unit in apart}
             parts = [f"{unit}.{case}" for unit, _, _, ran in found if unit in apart for case in ran]
-            found = [u for u in found if u[0] not in apart] + list(pool.map(run, parts))
+            rest = list(pool.map(run, parts))
+            # what only all of its cases together reach
+            alone = {unit: set().union(*(u[2] for u in rest if u[0].startswith(f"{unit}.")))
+                     for unit in apart}
+            found = [(u, s, sorted(set(seen) - alone.get(u, set())), ran)
+                     for u, s, seen, ran in found] + rest
         known = dict(kernels=kernels.hexdigest(), units=[unit[:3] for unit in found], wholes=wholes)
         kept.write_text(json.dumps(known))
     return {unit: SimpleNamespace(seconds=seconds, seen=set(seen),
@@ -574,26 +600,36 @@ def baseline(what, whole):
 
 
 def sources_of(units):
-    """What each suite or selftest is made of: a hash."""
+    """What each suite or selftest is made of, and what helps it: a hash."""
     files = git("ls-tree", "-r", "HEAD", "drivers/dma-buf", "drivers/gpu/drm/tests",
                 "drivers/gpu/drm/scheduler/tests", "tools/testing/selftests/drivers/dma-buf",
                 at=work).splitlines()
     blobs = {line.partition("\t")[2]: line.split()[2] for line in files}
-    how = "".join(text_of(top / f"configs/{f}.config") for f in ("kunit-uml", "uml-soak"))
-    found = {p: f"{blobs[f]}" for p in PROGRAMS for f in blobs if f.endswith(f"/{p}.c")}
-    for file in blobs:
-        if file.endswith(".c") and "selftests" not in file:
-            for name in re.findall(r'\.name = "([\w-]+)"', text_of(work / file)):
-                found.setdefault(name, blobs[file])
-    return {unit: stack.git("hash-object", "--stdin", data=(found[unit] + how).encode())
+    how = "".join(re.findall(r"(?m)^.*CONFIG_.*\n", "".join(
+        text_of(top / f"configs/{f}.config") for f in ("kunit-uml", "uml-soak"))))
+    found, helpers = {}, defaultdict(str)
+    for file, blob in blobs.items():
+        where, name = file.rsplit("/", 1)
+        mine = [p for p in PROGRAMS if name == f"{p}.c"]
+        if name.endswith((".c", ".h")) and not mine and \
+                ("test" in where or name.startswith("st-")):
+            mine = re.findall(r'\.name = "([\w-]+)"', text_of(work / file))
+            helpers[where] += "" if mine else blob
+        for unit in mine:
+            found.setdefault(unit, (where, blob))
+    return {unit: stack.git("hash-object", "--stdin",
+                            data=(found[unit][1] + helpers[found[unit][0]] + how).encode())
             for unit in units}
 
 
 def load_known():
+    path = reports.path_of("rules.json", at)
     try:
-        return json.loads(reports.path_of("rules.json", at).read_text())
-    except (OSError, ValueError):
+        return json.loads(path.read_text())
+    except FileNotFoundError:
         return {}
+    except ValueError as why:
+        die(f"{short(path)}: {why}; 'git checkout' has what was known before")
 
 
 def write_known(known):
@@ -606,7 +642,9 @@ def load_state(sites, refused):
     """What was found before, of the same code and the same test. Survivors have another chance when
     any test has changed."""
     known, sources = load_known(), sources_of([*suites_of(), *PROGRAMS])
-    made_of = [inspect.getsource(f) for f in (run_suite, run_program, judge)]
+    made_of = [inspect.getsource(f) for f in (run_suite, run_program, render, judge)]
+    made_of += [HEADER, *(text_of(top / f) for f in (
+        "configs/splats", "scripts/splats.sh", "scripts/boot-init.c"))]
     tests = hashlib.sha1(json.dumps([sorted(sources.items()), made_of]).encode()).hexdigest()[:12]
     same = known.get("tests") == tests
     if not same:    # whoever survived the tests of before
@@ -614,6 +652,12 @@ def load_state(sites, refused):
     good = set(sources.values()) | ({""} if same else set())
     found = {s.name: known[s.name] for s in sites if s.name in known
              and known[s.name][0] == s.digest and known[s.name][3] in good}
+    if known:
+        were = sum(isinstance(v, list) and len(v) == 4 for v in known.values())
+        print(f"== {were - len(found)} verdicts are of code or tests that have changed")
+    for s in sites:    # who noticed what is in a file before
+        if (v := found.get(s.name)) and v[1]:
+            COUNTS[s.file, v[1]] = COUNTS[s.file, v[1]][0] + 1, COUNTS[s.file, v[1]][1] + 1
     now = {s.name: s.digest for s in sites}
     late = {name: digest for name, digest in known.get("late", {}).items()
             if same and now.get(name, digest) == digest}
@@ -628,8 +672,13 @@ def save_state(state):
                          "few": state.few, "reached": state.reached})
 
 
+def key_of(site):
+    """What excuses this code alone."""
+    return f"{site.digest} {site.name}"
+
+
 def read_reasons():
-    """Why nobody needs to notice: a reason, and below it names with a tab before them."""
+    """Why nobody needs to notice: a reason, and below it keys with a tab before them."""
     why = {}
     text = reasons.read_text() if reasons.exists() else ""
     for part in text.split("\n\n"):
@@ -639,7 +688,7 @@ def read_reasons():
     return why
 
 
-def first_part(rows, when, refused):
+def first_part(rows, when, refused, late=0):
     """The head and the table. A row has a file, its faults, and COLUMNS."""
     known = [row for row in rows if reports.measured(row)]
     count = dict(zip(("all", *COLUMNS), (sum(int(row[n]) for row in known) for n in range(1, 7))))
@@ -651,7 +700,7 @@ def first_part(rows, when, refused):
         f"{run} of {count['all']} faults measured",
         "With the KUnit suites and the selftests on UML; `scripts/rules.py` has the rules. Killed: "
         f"{count['killed'] / max(matter, 1):.1%} of the {matter} that have run to the end "
-        f"and matter. {refused}" +
+        "and matter" + (f"; {late} more wait for the selftests" if late else "") + f". {refused}" +
         (f" In {new} files nobody has looked for faults." if new else "")) + HEAD + \
         reports.lines([*rows, ["all", *count.values()]])
 
@@ -679,7 +728,7 @@ def refresh():
     gone = {f for f in known if f not in files}
     rest = text.partition("\n## ")
     kept = [line for line in "".join(rest[1:]).splitlines(keepends=True)
-            if not any(line.startswith(f"- `{f}:") for f in gone)]
+            if not any(re.match(rf"- `(\w{{12}} )?{re.escape(f)}:", line) for f in gone)]
     reports.write(report, first_part(rows, reports.made_before(report),
                                      " ".join(refused[0].split()) if refused else "") +
                   "".join(kept))
@@ -693,27 +742,30 @@ def write_report(files, state):
         mine = Counter()
         for site in sites:
             _, killed, how, _ = state.found.get(site.name, ("", "", "", ""))
-            what = "killed" if killed else "need" if site.name in why else \
+            name = key_of(site)
+            what = "killed" if killed else "need" if name in why else \
                 "todo" if site.name not in state.found else "survived" if how else "never"
             mine[what] += 1
-            if site.name in why:
-                gone.add(site.name)
+            if name in why:
+                gone.add(name)
                 if killed:
-                    print(f"{short(reasons)}: it is noticed by {killed}: {site.name}")
+                    print(f"{short(reasons)}: it is noticed by {killed}: {name}")
             if what in ("survived", "never"):
-                left[what].append(f"- `{site.name}`, line {site.line}\n")
+                left[what].append(f"- `{key_of(site)}`, line {site.line}\n")
         count += mine
         rows.append([file, len(sites), *(mine[k] for k in COLUMNS)])
+    left["late"] = [f"- `{s.name}`\n" for _, sites in files.values() for s in sites
+                    if s.name in state.late and s.name not in state.found]
+    left["refused"] = [f"- `{name}`\n" for name in sorted(state.names)]
     equal = count["need"]
     run = sum(count.values()) - equal - count["todo"]
     share = f"{count['killed'] / max(run, 1):.1%}"
     rows = sorted([*rows, *([file, 0, 0, 0, 0, 0, 0] for file in EMPTY)])
     text = first_part(rows, reports.made(git("log", "-1", "--format=%s", at.tag, at=at.tree)),
-                      f"The compiler refused {len(state.refused)} more.")
-    left["late"] = [f"- `{s.name}`\n" for _, sites in files.values() for s in sites
-                    if s.name in state.late and s.name not in state.found]
+                      f"The compiler refused {len(state.names)} more.", len(left["late"]))
     for what, title in (("survived", "Nobody notices"), ("never", "Nothing reaches"),
-                        ("late", "KUnit does not notice, and the selftests have not run")):
+                        ("late", "KUnit does not notice, and the selftests have not run"),
+                        ("refused", "The compiler refuses")):
         if left[what]:
             text += f"\n## {title}\n\n" + "".join(left[what])
     if WITHOUT:
