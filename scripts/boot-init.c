@@ -324,7 +324,7 @@ static void print_output(void)
 #define KMEMLEAK	"/sys/kernel/debug/kmemleak"
 #define CONSOLE_LEVEL	8	/* for klogctl() */
 #define NO_INFO		6
-#define SAMPLES		8	/* the sample loses more, but a stack may point to some */
+#define SAMPLES		4	/* the sample loses more, but stacks point to some */
 
 /* What is not in the output of the test, nor on a console that the kernel shares. */
 static void say_leak(int kmsg, char *record)
