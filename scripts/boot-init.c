@@ -326,16 +326,14 @@ static void print_output(void)
 #define NO_INFO		6
 #define SAMPLES		4	/* the sample loses more, but stacks point to some */
 
-/* What is not in the output of the test, nor on a console that the kernel shares. */
-static void say_leak(int kmsg, char *record)
+/* Not on a console that the kernel shares. */
+static void say_leak(int kmsg, const char *what, const char *line)
 {
-	char said[600], *line;
+	char said[600];
 
-	for (line = strtok(record, "\n"); line; line = strtok(NULL, "\n")) {
-		snprintf(said, sizeof(said), "leak: %s\n", line);
-		if (write(kmsg, said, strlen(said)) < 0)
-			perror("boot-init: /dev/kmsg");
-	}
+	snprintf(said, sizeof(said), "%s%s\n", what, line);
+	if (write(kmsg, said, strlen(said)) < 0)
+		perror("boot-init: /dev/kmsg");
 }
 
 /*
@@ -346,7 +344,7 @@ static void find_leaks(void)
 {
 	int i, fd = open(KMEMLEAK, O_WRONLY), kmsg = open("/dev/kmsg", O_WRONLY);
 	int found = 0, on_purpose = 0;
-	char line[512], record[8192] = "";
+	char line[512], record[8192] = "", *part;
 	bool more;
 	FILE *file;
 
@@ -368,17 +366,21 @@ static void find_leaks(void)
 				on_purpose++;
 			} else {
 				found++;
-				say_leak(kmsg, record);
+				for (part = strtok(record, "\n"); part;
+				     part = strtok(NULL, "\n"))
+					say_leak(kmsg, "leak: ", part);
 			}
 			*record = '\0';
 		}
 		if (more)
 			strncat(record, line, sizeof(record) - strlen(record) - 1);
 	} while (more);
+	snprintf(line, sizeof(line), "%d suspected memory leaks", found);
 	if (found)
-		printf("kmemleak: %d suspected memory leaks\n", found);
+		say_leak(kmsg, "kmemleak: ", line);
+	snprintf(line, sizeof(line), "%d of what was lost on purpose", on_purpose);
 	if (on_purpose < SAMPLES)
-		printf("WARNING: kmemleak sees %d of what was lost on purpose\n", on_purpose);
+		say_leak(kmsg, "WARNING: kmemleak sees ", line);
 	printf("boot-init: looked for leaks, of %d made on purpose too\n", on_purpose);
 }
 

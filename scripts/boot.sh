@@ -77,8 +77,9 @@ simple_framebuffer() {
 # KCSAN's kernel could look for leaks, too, but is slow as it is. Allocations leave pointers in the
 # sheaves of SLUB, which kmemleak reads. Caches that are debugged have none.
 leaks="kmemleak=on slab_debug=F "
-[ "$kcsan" = 0 ] && grep -sqx CONFIG_DEBUG_KMEMLEAK=y "$out/.config" || leaks=
+grep -sqx CONFIG_DEBUG_KMEMLEAK=y "$out/.config" || leaks=
 looks=${leaks:+${leaks}selftest_leaks=1 }
+[ "$kcsan" = 0 ] || looks=$leaks
 # gone SUFFIX SECONDS DRIVER [QEMU-OPTION...], with $append before
 gone() { label=$name$1 run_selftest "$name" "$2" "$append${looks}DRM_DEVICE_GONE=$3" "${@:4}"; }
 
@@ -87,7 +88,7 @@ for name in ${tests[@]}; do
 	append=
 	case ${name%%.*} in
 	writeback_fence_lifetime)
-		append="${leaks}WRITEBACK_FENCE_ROUNDS=$rounds"
+		append="${looks}WRITEBACK_FENCE_ROUNDS=$rounds"
 		run_selftest "$name" $((300 + rounds)) "$append" ;;
 	fence_uapi | fence_error | fence_describe | syncobj_points)
 		run_selftest "$name" 600 "" "${virtio_gpu[@]}" ;;
@@ -103,7 +104,7 @@ for name in ${tests[@]}; do
 	functionfs_fence_lifetime) run_selftest "$name" 600 "$looks" ;;
 	# two of its threads wait busily for each other, on as many CPUs
 	sync_test) run_selftest "$name" 1200 "" ;;
-	fence_faults) run_selftest "$name" 900 "$leaks" "${virtio_gpu[@]}" ;;
+	fence_faults) run_selftest "$name" 900 "$looks" "${virtio_gpu[@]}" ;;
 	*) run_selftest "$name" 300 "" ;;
 	esac
 done

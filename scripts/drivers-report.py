@@ -93,7 +93,8 @@ def verdicts(log):
     splats = subprocess.run([top / "scripts/splats.sh", log], capture_output=True, text=True).stdout
     # without what is another one each time; the selftest quotes some of them
     splats = [re.sub(r"^\S+ (\[ *[\d.]+\] )?(test: # kernel: )?|\+0x\S+|( on|,)? CPU#.*|\+ .*"
-                     r"|( for| in)? (address|non-canonical|range).*|\d+ (?=new suspected)", "", s)
+                     r"|( for| in)? (address|non-canonical|range).*"
+                     r"|\d+ (?=(new )?suspected|of what was lost)", "", s)
               for s in splats.splitlines()]
     return found, dict.fromkeys(splats)
 

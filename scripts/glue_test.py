@@ -118,6 +118,8 @@ UBSAN: shift-out-of-bounds in drivers/dma-buf/dma-fence-array.c:80:12
 ODEBUG: object 00000000c0ffee is on stack 00000000abad1dea, but NOT annotated.
 ODEBUG: free active (active state 0) object: 000000006b6b6b6b object type: work_struct
 kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
+[   36.676810] kmemleak: 16 suspected memory leaks
+[   36.676810] WARNING: kmemleak sees 1 of what was lost on purpose
 BUG kmalloc-64 (Not tainted): Poison overwritten
 BUG dma-fence cache (Tainted: G    B             ): Object already free
 pagealloc: memory corruption
@@ -446,6 +448,15 @@ class Words(Story):
             shutil.copytree(self.tmp / "start", self.repo / name, symlinks=True)
             self.refuses("a blank or a colon", "-C", name, "tree")
 
+    def test_divisions(self):
+        """a division that a 32-bit kernel does not have is seen in an object"""
+        import matrix
+        write(self.build / "d.c", "extern char __udivdi3, __udivsi3; char *p[2] = {"
+              "&__udivdi3, &__udivsi3 };\n")
+        sh(self.build, shutil.which("gcc"), "-c", "d.c")
+        self.same("d.o", matrix.divisions("-", self.build, {"d.o"}),
+                  {"d.o: error: wants __udivdi3"})
+
     def test_search(self):
         """the topic that makes a test pass is found, wherever it is"""
         import results
@@ -512,6 +523,18 @@ class Cold(Story):
         self.makes(r"\Aalpha\.\.beta\Z", "commits", "beta")
         self.makes(r"\Abase-9\.9\.\.alpha\Z", "commits", "alpha")
 
+    def test_verify(self):
+        """a patch file that is no longer what the branch was made of is noticed"""
+        patch = self.repo / "patches/beta/0001-fence-Set-line-40.patch"
+        text = patch.read_text()
+        for old, new, why in (
+                ("+int line40 = 1;", "+int line40 = 3;", "give different trees$"),
+                ("-int line40;", "-int line4000;", r"^error: patches/beta/0001-.* not apply: ")):
+            edit(patch, old, new)
+            self.refuses(why, "verify")
+            write(patch, text)
+        self.works("scripts/stack.py", "verify")
+
     def test_export(self):
         """the first export writes what is generated, the second nothing"""
         self.makes("topics that changed: beta$", "export")
@@ -533,18 +556,6 @@ class Cold(Story):
                  for p in sorted((self.repo / "patches" / t).glob("*.patch"))]
         self.works(*GIT, "am", "-q", *files, at="build/am")
         self.works("git", "diff", "--exit-code", "beta", "HEAD", at="build/am")
-
-    def test_verify(self):
-        """a patch file that is no longer what the branch was made of is noticed"""
-        patch = self.repo / "patches/beta/0001-fence-Set-line-40.patch"
-        text = patch.read_text()
-        for old, new, why in (
-                ("+int line40 = 1;", "+int line40 = 3;", "give different trees$"),
-                ("-int line40;", "-int line4000;", r"^error: patches/beta/0001-.* not apply: ")):
-            edit(patch, old, new)
-            self.refuses(why, "verify")
-            write(patch, text)
-        self.works("scripts/stack.py", "verify")
 
 
 class Changes(Story):

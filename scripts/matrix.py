@@ -127,9 +127,11 @@ def divisions(cross, out, built):
     nm = ("" if cross == "-" else cross) + "nm"
     if not built:
         return set()
-    said = subprocess.run([nm, "-uA", *sorted(built)], cwd=out, capture_output=True, text=True)
-    if said.returncode:
-        raise ValueError(f"{nm}: {said.stderr.strip()[:200]}")
+    try:
+        said = subprocess.run([nm, "-uA", *sorted(built)], cwd=out, capture_output=True, text=True,
+                              check=True)
+    except (OSError, subprocess.CalledProcessError) as why:
+        raise ValueError(f"{nm}: {why}") from None
     wanted = re.findall(r"(?m)^(\S+): +U (__(?:aeabi_u?ldivmod|u?(?:div|mod|divmod)di[34]))$",
                         said.stdout)
     return {f"{file}: error: wants {symbol}" for file, symbol in wanted}

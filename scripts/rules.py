@@ -364,7 +364,7 @@ def run_program(lane, unit, number, limit):
     end_kernels(lane)
     # what UML lacks is skipped
     said, text = judge.selftest(log, ended=not run.returncode), text_of(log)
-    why = NO_END if run.returncode == 124 else NO_BOOT if "TAP version" not in text else \
+    why = NO_END if run.returncode in (124, 137) else NO_BOOT if "TAP version" not in text else \
         said.splats[0] if said.splats else f"{said.failed[0]} fails" if said.failed else \
         "" if said.good else NO_END
     return why, text
@@ -409,9 +409,9 @@ def try_site(site, units, tried):
             limit = int(seconds * 3) + 20
             why, _ = run_unit(lane, unit, site.number, limit)
             # Once is chance, of a test or of a busy machine. What KASAN has seen is not.
-            if why.endswith(" fails"):
-                why, _ = run_unit(lane, unit, site.number, limit)
-            if why.endswith(" fails") or why in (NO_END, NO_BOOT) or LATE.search(why):
+            if in_doubt(why):
+                why, _ = run_unit(lane, unit, site.number, 2 * limit)
+            if in_doubt(why):
                 other, _ = run_unit(lane, unit, 0, limit)
                 if other and not STOP.is_set():
                     print(f"{unit} says of nothing broken: {other}", flush=True)
@@ -430,6 +430,10 @@ def try_site(site, units, tried):
         return [site.digest, "", "reached" if order else "", ""]
     finally:
         LANES.put(lane)
+
+
+def in_doubt(why):
+    return why.endswith(" fails") or why in (NO_END, NO_BOOT) or LATE.search(why)
 
 
 def name_of(site):
@@ -617,8 +621,11 @@ def sources_of(units):
         mine = [p for p in PROGRAMS if name == f"{p}.c"]
         if name.endswith((".c", ".h")) and not mine and \
                 ("test" in where or name.startswith("st-")):
-            mine = re.findall(r'\.name = "([\w-]+)"', text_of(work / file))
-            helpers[where] += "" if mine else blob
+            mine = re.findall(r'struct kunit_suite \w+ = \{[^}]*?\.name = "([\w-]+)"',
+                              text_of(work / file))
+            # a selftest that is not one of these is nobody's helper
+            if not mine and ("selftests" not in where or "_util." in name):
+                helpers[where] += blob
         for unit in mine:
             found.setdefault(unit, (where, blob))
     return {unit: stack.git("hash-object", "--stdin",

@@ -178,7 +178,8 @@ def refresh_stack(topics, keep, checkout):
             else:
                 git("branch", "-f", end, ends[end])
             keep_branches(ends)
-            keep_state(main_tree, head=ends[end], want=want, branches=ends)
+            keep_state(main_tree, head=ends[end], want=want, branches=ends,
+                       applied=needs_of(topics) if not state.get("want") else None)
             n = sum(len(patch_files(t)) for t in ends)
             say(f"{n} patches in {len(ends)} topics, on {git('log', '-1', '--format=%s', base)}")
         elif checkout and not keep:
@@ -286,6 +287,10 @@ def tree(mode=""):
     say(f"tree: {short(at.tree)}")
 
 
+def needs_of(topics):
+    return {t.name: list(t.needs) for t in topics.values()}
+
+
 def verify_alone(topics):
     """Each topic goes on the base and what it needs without the merges of git am -3."""
     files = {t: patch_files(t) for t in topics}
@@ -306,8 +311,10 @@ def verify(mode=""):
     topics = read_series()
     if mode == "--alone":
         return verify_alone(topics)
-    # what git am has made of the same files before is not made again
-    made = am_all(standing(), topics, state=state_of(main_tree))
+    # if all of it was made with git am, in one go, not what is made of the same files
+    state = state_of(main_tree)
+    made = am_all(standing(), topics,
+                  state=state if state.get("applied") == needs_of(topics) else None)
     if git("diff", "--name-only", made[last(made)], "HEAD", at=main_tree):
         die(f"patches/ and {short(main_tree)} give different trees")
     chosen, partly = selection(SimpleNamespace(topics=(), series="none"), topics, standing())

@@ -112,6 +112,8 @@ def rev(name, at=None):
 
 def branches():
     """Of each branch the commit: one git for all of them."""
+    if not store.is_dir():
+        return {}
     found = git("for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/heads")
     return dict(line.split() for line in found.splitlines())
 
