@@ -311,7 +311,8 @@ def verify(mode=""):
     topics = read_series()
     if mode == "--alone":
         return verify_alone(topics)
-    # if all of it was made with git am, in one go, not what is made of the same files
+    # what 'make tree' has applied from the first patch on, of the same files and needs, is not
+    # applied again
     state = state_of(main_tree)
     made = am_all(standing(), topics,
                   state=state if state.get("applied") == needs_of(topics) else None)
